@@ -1,0 +1,292 @@
+"""``mayfly run``: a command in a fresh machine, as if it ran here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from mayfly.cli.output import Progress
+from mayfly.config import Paths, Settings
+from mayfly.engine.caller import (
+    account_of_caller,
+    caller_limits,
+    job_environment,
+    umask_of_caller,
+)
+from mayfly.engine.job import JobRequest, Workdir
+from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
+from mayfly.engine.share import ShareDir
+from mayfly.errors import RUN_FAILED, Invalid, MayflyError
+from mayfly.images.catalogue import check
+from mayfly.model import Account, MachineSpec, NetworkMode, Outcome, Shape, Who
+from mayfly.units import MIB, parse_duration, parse_size, show_duration
+from mayfly.wiring import catalogue_of, engine_for, load
+
+MEMORY_STEP_MIB = 128
+MEMORY_LEAST_MIB = 256
+NOT_COPIED = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
+"""Top directories of which nothing is copied over a guest's own unless it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of ``mayfly run`` as they were typed."""
+
+    image: str
+    command: tuple[str, ...]
+    cpus: int | None
+    memory: str | None
+    network: str | None
+    allow: tuple[str, ...]
+    root: bool
+    env: tuple[str, ...]
+    workdir: str | None
+    no_workdir: bool
+    workdir_limit: str | None
+    sync_delete: bool
+    share: tuple[str, ...]
+    time_limit: str | None
+    tty: bool | None
+    keep_on_failure: bool
+    status_file: str | None
+    timings: bool
+    quiet: bool
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  mayfly run debian-12 -- sh -c 'hostname; id'
+  seq 1000000 | mayfly run debian-12 -- sort -rn | head
+  mayfly run debian-12 --cpus 2 --memory 1G --root --network open -- apt-get update
+  mayfly run debian-12 --network restricted --allow example.org:443 -- ./fetch.sh
+  mayfly run debian-12 --share ~/data:ro --for 10m -- ./analyse ~/data
+  mayfly run debian-12 --keep-on-failure -- make test
+  mayfly run debian-12                                 # a shell
+
+\b
+The current directory goes into the machine, and what the job changed comes back.
+Exit status: the job's own (128+N for signal N); 124 at the time limit; 125 when
+Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it was.
+"""
+)
+@click.argument("image")
+@click.argument("command", nargs=-1)
+@click.option("--cpus", type=click.IntRange(1, 255), help="CPUs of the machine [default: 1].")
+@click.option("--memory", metavar="SIZE", help="Memory, rounded up to 128M [default: 512M].")
+@click.option(
+    "--network",
+    type=click.Choice([mode.value for mode in NetworkMode]),
+    help="What the machine can reach [default: none].",
+)
+@click.option("--allow", multiple=True, metavar="HOST:PORT", help="For --network restricted.")
+@click.option("--root", is_flag=True, help="Run the job as root in the machine.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Give the job this variable.")
+@click.option("--workdir", metavar="DIR", help="Copy this directory instead of the current one.")
+@click.option("--no-workdir", is_flag=True, help="Copy no directory.")
+@click.option("--workdir-limit", metavar="SIZE", help="Most that is copied [default: 1G].")
+@click.option("--sync-delete", is_flag=True, help="Delete here what the job deleted there.")
+@click.option("--share", multiple=True, metavar="DIR[:ro]", help="Mount this directory live.")
+@click.option("--for", "time_limit", metavar="TIME", help="End the job after TIME (90s, 10m, 8h).")
+@click.option("-t/-T", "tty", default=None, help="Force a terminal, or none, for the job.")
+@click.option("--keep-on-failure", is_flag=True, help="Keep the machine when the job fails.")
+@click.option("--status-file", metavar="FILE", help="Write how it ended, and whose doing, as JSON.")
+@click.option("--timings", is_flag=True, help="Show how long each step took.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the job's output and errors.")
+def run(**typed: object) -> None:
+    """Run COMMAND in a fresh machine made from IMAGE; without COMMAND, a shell."""
+    options = Options(**typed)  # type: ignore[arg-type]  # click has checked them against the types
+    progress = Progress(quiet=options.quiet)
+    steps = Steps(report=progress, note=progress.note)
+    try:
+        outcome = _run(options, progress, steps)
+    except MayflyError as error:
+        reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
+        outcome = _outcome(steps, reason)
+    except KeyboardInterrupt:
+        outcome = Outcome(
+            phase=steps.phase, who=Who.JOB, code=130, reason="interrupted", machine=steps.machine
+        )
+    progress.clear()
+    _tell(options, outcome, steps)
+    sys.exit(outcome.code)
+
+
+def _outcome(steps: Steps, reason: str) -> Outcome:
+    return Outcome(
+        phase=steps.phase,
+        who=Who.MAYFLY,
+        code=RUN_FAILED,
+        reason=reason,
+        machine=steps.machine,
+    )
+
+
+def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
+    paths, settings = load()
+    image = catalogue_of(paths).find(options.image)
+    check(image)
+    spec = _spec(options, settings)
+    account = account_of_caller()
+    shares = tuple(parse_share(text) for text in options.share)
+    request = _request(options, settings, account, shares, progress)
+    engine, verdict = engine_for(paths, settings)
+    if verdict.accelerator == "tcg" and settings.accelerator == "auto":
+        _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")
+    label = " ".join(request.argv)[:200]
+    job = Job(
+        spec=spec,
+        account=account,
+        request=request,
+        shares=shares,
+        keep_on_failure=options.keep_on_failure,
+        label=label,
+    )
+    return run_one(engine, image, job, steps)
+
+
+def _say_once(paths: Paths, progress: Progress, text: str) -> None:
+    """Print a notice the first time only: it is about the host, not about this run."""
+    mark = paths.cache / "probe" / "told-emulation"
+    if not mark.exists():
+        progress.note(text)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def _spec(options: Options, settings: Settings) -> MachineSpec:
+    memory = parse_size(options.memory) if options.memory else settings.memory_mib * MIB
+    network = NetworkMode(options.network or settings.network)
+    if options.allow and network is not NetworkMode.RESTRICTED:
+        raise Invalid(
+            f"--allow has no meaning with --network {network.value}",
+            hint="add --network restricted",
+        )
+    return MachineSpec(
+        image=options.image,
+        shape=Shape(cpus=options.cpus or settings.cpus, memory_mib=round_memory(memory)),
+        disk_gib=None,
+        network=network,
+        allow=options.allow,
+    )
+
+
+def round_memory(size: int) -> int:
+    """Give a machine's memory, in MiB, for a wish in bytes: up to the next 128 MiB, 256 at least.
+
+    Sizes are rounded so that templates, one per size, are few.
+    """
+    if size > 1 << 44:
+        raise Invalid(f"{size} bytes of memory cannot be meant")
+    steps = -(-size // (MEMORY_STEP_MIB * MIB))
+    return max(MEMORY_LEAST_MIB, steps * MEMORY_STEP_MIB)
+
+
+def parse_share(text: str) -> ShareDir:
+    """Read ``DIR`` or ``DIR:ro``; raises ``Invalid`` when it is no directory."""
+    name, read_only = (text[:-3], True) if text.endswith(":ro") else (text, False)
+    path = Path(name).expanduser().resolve()
+    if not path.is_dir():
+        raise Invalid(f"--share {name}: there is no such directory")
+    if path == Path("/"):
+        raise Invalid("--share /: the whole file system cannot be shared", hint="name a directory")
+    return ShareDir(path=path, read_only=read_only)
+
+
+def _request(
+    options: Options,
+    settings: Settings,
+    account: Account,
+    shares: tuple[ShareDir, ...],
+    progress: Progress,
+) -> JobRequest:
+    tty = options.tty
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() if tty is None else tty
+    workdir = _workdir(options, settings, account, shares, progress)
+    limit = parse_duration(options.time_limit) if options.time_limit else None
+    if limit is not None and limit <= 0:
+        raise Invalid(f"--for {options.time_limit}: the time must be longer than nothing")
+    return JobRequest(
+        argv=options.command or (account.shell, "-l"),
+        env=job_environment(os.environ, options.env, tty=on_terminal),
+        cwd=guest_directory(account, workdir.path if workdir else None, shares),
+        umask=umask_of_caller(),
+        limits=caller_limits(),
+        root=options.root,
+        tty=tty,
+        workdir=workdir,
+        time_limit_s=limit,
+    )
+
+
+def _workdir(
+    options: Options,
+    settings: Settings,
+    account: Account,
+    shares: tuple[ShareDir, ...],
+    progress: Progress,
+) -> Workdir | None:
+    if options.no_workdir:
+        if options.workdir:
+            raise Invalid("--workdir and --no-workdir exclude each other")
+        return None
+    asked = options.workdir is not None
+    path = Path(options.workdir or ".").expanduser().resolve()
+    if asked and not path.is_dir():
+        raise Invalid(f"--workdir {options.workdir}: there is no such directory")
+    if any(path == share.path or share.path in path.parents for share in shares):
+        return None
+    why = not_copied(path, account)
+    if why and not asked:
+        progress.note(f"{path} is not copied into the machine ({why}); --workdir or --share do it")
+        return None
+    if path == Path("/"):
+        raise Invalid("--workdir /: the whole file system cannot be copied")
+    limit = parse_size(options.workdir_limit) if options.workdir_limit else None
+    return Workdir(
+        path=path,
+        guest_path=str(path),
+        sync_delete=options.sync_delete,
+        copy_back=True,
+        limit_bytes=limit or settings.workdir_limit_mib * MIB,
+        limit_files=settings.workdir_files,
+    )
+
+
+def not_copied(path: Path, account: Account) -> str:
+    """Say why a directory is not copied without being asked for; "" when it is."""
+    if path == Path("/"):
+        return "the whole file system"
+    if path == Path(account.home):
+        return "the whole home directory"
+    if path.parts[1] in NOT_COPIED:
+        return "a system directory"
+    if path in (Path("/tmp"), Path("/var/tmp"), Path("/var"), Path("/home")):  # noqa: S108
+        return "a directory of many users"
+    return ""
+
+
+def _tell(options: Options, outcome: Outcome, steps: Steps) -> None:
+    if outcome.who is not Who.JOB:
+        click.echo(f"mayfly: {outcome.reason}", err=True)
+    elif outcome.reason and not options.quiet:
+        click.echo(f"mayfly: {outcome.reason}", err=True)
+    if options.timings:
+        pairs = zip(steps.marks, steps.marks[1:], strict=False)
+        words = [f"{name} {show_duration(at - before)}" for (_, before), (name, at) in pairs]
+        click.echo(f"mayfly: {', '.join(words)}", err=True)
+    if options.status_file:
+        text = json.dumps({**asdict(outcome), "who": outcome.who.value}) + "\n"
+        try:
+            Path(options.status_file).write_text(text)
+        except OSError as error:
+            click.echo(
+                f"mayfly: cannot write --status-file {options.status_file}: {error.strerror}",
+                err=True,
+            )
+            sys.exit(outcome.code or RUN_FAILED)

@@ -1,0 +1,161 @@
+"""Where things lie on disk, and the settings that a site or a user may give in TOML.
+
+``/etc/mayfly/config.toml`` is read first, then ``~/.config/mayfly/config.toml``; the latter wins.
+``MAYFLY_HOME=DIR`` puts everything of one user beneath DIR (tests, several copies on one host).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mayfly.errors import Invalid
+from mayfly.units import parse_size
+
+SYSTEM_CONFIG = Path("/etc/mayfly/config.toml")
+SYSTEM_IMAGES = Path("/var/lib/mayfly/images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The directories of one user (of the site, when that is root)."""
+
+    state: Path
+    """Records and disks of machines."""
+    cache: Path
+    """Templates, agent disk, probe verdicts: all can be made again."""
+    images: Path
+    """Images of this user."""
+    image_dirs: tuple[Path, ...]
+    """Where images are looked for, first hit wins."""
+    config_files: tuple[Path, ...]
+
+    @classmethod
+    def for_user(cls, environ: Mapping[str, str] = os.environ) -> Paths:
+        """Find the directories of the calling user; nothing is created."""
+        if home := environ.get("MAYFLY_HOME"):
+            top = Path(home).absolute()
+            return cls._beneath(
+                top / "state", top / "cache", (top / "config.toml",), ()
+            )
+        if os.geteuid() == 0:
+            state, cache = Path("/var/lib/mayfly"), Path("/var/cache/mayfly")
+            return cls._beneath(state, cache, (SYSTEM_CONFIG,), ())
+        user = Path.home()
+        state = Path(environ.get("XDG_STATE_HOME") or user / ".local/state") / "mayfly"
+        cache = Path(environ.get("XDG_CACHE_HOME") or user / ".cache") / "mayfly"
+        own = (
+            Path(environ.get("XDG_CONFIG_HOME") or user / ".config")
+            / "mayfly/config.toml"
+        )
+        return cls._beneath(state, cache, (SYSTEM_CONFIG, own), (SYSTEM_IMAGES,))
+
+    @classmethod
+    def _beneath(
+        cls,
+        state: Path,
+        cache: Path,
+        config_files: tuple[Path, ...],
+        more: tuple[Path, ...],
+    ) -> Paths:
+        images = state / "images"
+        return cls(
+            state=state,
+            cache=cache,
+            images=images,
+            image_dirs=(images, *more),
+            config_files=config_files,
+        )
+
+    @property
+    def machines(self) -> Path:
+        """One directory per machine."""
+        return self.state / "machines"
+
+    @property
+    def templates(self) -> Path:
+        """One directory per template."""
+        return self.cache / "templates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a site or user may set; ``docs/reference/settings.md`` has a line for each."""
+
+    cpus: int = 1
+    memory_mib: int = 512
+    network: str = "none"
+    site_networks: tuple[str, ...] = ()
+    """Networks that ``open`` must not reach, besides the private ones."""
+    workdir_limit_mib: int = 1024
+    workdir_files: int = 200_000
+    keep_hours: int = 24
+    """How long a machine kept after a failure stays."""
+    accelerator: str = "auto"
+    """``auto`` (KVM when it was seen to boot a guest), ``kvm`` or ``tcg``."""
+    qemu: str = ""
+    """Path of qemu-system-x86_64; empty: from PATH."""
+    uid_first: int = 0x6D61_0000
+    """First uid that machines run as when root starts them; 65,536 are used."""
+    template_hours: int = 8
+    """How long an unused template's memory stays in RAM; after it, it is read from disk."""
+
+
+def load_settings(files: tuple[Path, ...]) -> Settings:
+    """Read the files that exist, later ones winning.
+
+    Raises ``Invalid``, naming file and key, on anything unknown or of the wrong type.
+    """
+    settings = Settings()
+    for file in files:
+        try:
+            values = tomllib.loads(file.read_text("utf-8"))
+        except FileNotFoundError:
+            continue
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"{file} is not TOML: {error}") from error
+        except OSError as error:
+            raise Invalid(f"cannot read {file}: {error.strerror}") from error
+        settings = replace(settings, **_checked(file, values))
+    return settings
+
+
+def _checked(file: Path, values: dict[str, object]) -> dict[str, Any]:
+    known = {field.name: field for field in fields(Settings)}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "memory" and isinstance(value, str):
+            checked["memory_mib"] = parse_size(value) >> 20
+            continue
+        if key not in known:
+            raise Invalid(
+                f"{file}: no such setting '{key}'", hint=f"known: {', '.join(known)}"
+            )
+        checked[key] = _typed(file, key, value, type(getattr(Settings(), key)))
+    return checked
+
+
+def _typed(file: Path, key: str, value: object, wanted: type) -> object:
+    if wanted is tuple and isinstance(value, list):
+        for item in value:
+            _network(file, key, item)
+        return tuple(str(item) for item in value)
+    if type(value) is not wanted:
+        raise Invalid(
+            f"{file}: '{key}' must be of type {wanted.__name__}, not {value!r}"
+        )
+    if wanted is int and not 0 < int(str(value)) < 1 << 32:
+        raise Invalid(f"{file}: '{key}' must be positive, not {value!r}")
+    return value
+
+
+def _network(file: Path, key: str, item: object) -> None:
+    try:
+        ipaddress.ip_network(str(item))
+    except ValueError as error:
+        raise Invalid(f"{file}: '{key}' has no network: {error}") from error

@@ -1,0 +1,1 @@
+"""One machine on this host: probe, template, clone, channel, disk, network, share."""

@@ -1,0 +1,161 @@
+"""From a plan of a machine to QEMU's argument list: pure.
+
+Template and clones must have the same devices in the same places, so both are written here.
+Files reach QEMU as descriptors (``/dev/fdset/N``), never as paths: it needs no file system.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from mayfly.engine.probe import Qemu
+from mayfly.model import Shape
+
+CONSOLE_BYTES = 1 << 18
+"""How much of the serial console is kept; older output is forgotten. A power of two."""
+TRANSLATION_CACHE_MIB = 64
+MAC = "52:54:00:6d:66:01"
+"""The same in every machine: each has its network to itself."""
+NO_NETWORK = ("-netdev", "hubport,id=n0,hubid=0")
+PORTS = ("control", "session", "share")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """An open disk file."""
+
+    fd: int
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that decides QEMU's arguments."""
+
+    name: str
+    shape: Shape
+    accelerator: str
+    memory_fd: int
+    share_memory: bool
+    """True for a template in the making: what the guest writes reaches the memory object."""
+    incoming: bool
+    """True for a clone: wait for the device state."""
+    disks: tuple[Drive, ...]
+    """Top layer first; only the first is written to."""
+    agent_disk_fd: int
+    sockets: dict[str, int]
+    """Listening sockets: ``qmp`` and one for each of ``PORTS``."""
+    network: tuple[str, ...] = NO_NETWORK
+    network_fds: tuple[int, ...] = ()
+    cpu_model: str = ""
+
+
+def cpu_model(accelerator: str) -> str:
+    """Give the CPU model for one accelerator: all that the host or the emulator can do."""
+    return "host" if accelerator == "kvm" else "max"
+
+
+def qemu_argv(qemu: Qemu, plan: Plan) -> list[str]:
+    """Give the whole argument list."""
+    return [
+        qemu.path,
+        *_machine(qemu, plan),
+        *_memory(plan),
+        *_disks(plan),
+        *_ports(plan),
+        *_network(plan),
+        *_identity(qemu),
+        *(("-S", "-incoming", "defer") if plan.incoming else ()),
+        *(("-sandbox", _SANDBOX) if qemu.has_sandbox else ()),
+    ]
+
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def _machine(qemu: Qemu, plan: Plan) -> list[str]:
+    accelerator = plan.accelerator
+    if accelerator == "tcg":
+        accelerator = f"tcg,tb-size={TRANSLATION_CACHE_MIB}"
+    return [
+        *("-name", plan.name),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-machine", f"{qemu.machine_type},memory-backend=ram0,dump-guest-core=off,usb=off"),
+        *("-accel", accelerator),
+        *("-cpu", plan.cpu_model or cpu_model(plan.accelerator)),
+        *("-smp", str(plan.shape.cpus)),
+        *("-m", f"{plan.shape.memory_mib}M"),
+        *("-rtc", "base=utc,clock=host"),
+        *("-boot", "strict=on"),
+        # A guest that panics, reboots or powers off is stopped, so that its console can be read.
+        *("-action", "reboot=shutdown,shutdown=pause"),
+        *("-global", "ICH9-LPC.disable_s3=1"),
+    ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    share = "on" if plan.share_memory else "off"
+    options = f"id=ram0,size={plan.shape.memory_mib}M,share={share},dump=off,merge=off"
+    return ["-object", f"memory-backend-file,mem-path=/proc/self/fd/{plan.memory_fd},{options}"]
+
+
+def _disks(plan: Plan) -> list[str]:
+    words: list[str] = []
+    nodes: list[dict[str, object]] = []
+    for index, drive in enumerate((*plan.disks, Drive(fd=plan.agent_disk_fd, format="raw"))):
+        words += ["-add-fd", f"fd={drive.fd},set={index + 1}"]
+        nodes.append(_node(index, drive, writable=index == 0))
+    *layers, agent = nodes
+    for upper, lower in zip(layers, layers[1:], strict=False):
+        upper["backing"] = lower["node-name"]
+    if layers[-1]["driver"] == "qcow2":
+        # Whatever the file itself names as its backing file is not opened.
+        layers[-1]["backing"] = None
+    agent["node-name"] = "agent"
+    for node in (*reversed(layers), agent):
+        words += ["-blockdev", json.dumps(node)]
+    words += ["-device", "virtio-blk-pci,drive=disk0,id=root,bootindex=1,serial=mayfly-root"]
+    words += ["-device", "virtio-blk-pci,drive=agent,id=agentdisk,serial=mayfly-agent"]
+    return words
+
+
+def _node(index: int, drive: Drive, *, writable: bool) -> dict[str, object]:
+    # A machine does not outlive its host: flushes to the disk would only cost time.
+    cache = {"direct": False, "no-flush": True}
+    file = {"driver": "file", "filename": f"/dev/fdset/{index + 1}", "locking": "off"}
+    return {
+        "driver": drive.format,
+        "node-name": f"disk{index}",
+        "read-only": not writable,
+        "discard": "unmap",
+        "cache": cache,
+        "file": {**file, "cache": cache, "discard": "unmap"},
+    }
+
+
+def _ports(plan: Plan) -> list[str]:
+    words = ["-chardev", f"socket,id=qmp,server=on,wait=off,fd={plan.sockets['qmp']}"]
+    words += ["-mon", "chardev=qmp,mode=control"]
+    words += ["-chardev", f"ringbuf,id=console,size={CONSOLE_BYTES}"]
+    words += ["-device", "isa-serial,chardev=console,id=serial0"]
+    words += ["-device", "virtio-serial-pci,id=ports,max_ports=8"]
+    for number, name in enumerate(PORTS, start=1):
+        words += ["-chardev", f"socket,id={name},server=on,wait=off,fd={plan.sockets[name]}"]
+        words += [
+            "-device",
+            f"virtserialport,bus=ports.0,nr={number},chardev={name},name=org.mayfly.{name},id=p{name}",
+        ]
+    return words
+
+
+def _network(plan: Plan) -> list[str]:
+    device = f"virtio-net-pci,netdev=n0,id=nic0,mac={MAC},romfile="
+    return [*plan.network, "-device", device]
+
+
+def _identity(qemu: Qemu) -> list[str]:
+    words = ["-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0,id=rngdev"]
+    if qemu.has_vmgenid:
+        words += ["-device", "vmgenid,guid=auto"]
+    return words

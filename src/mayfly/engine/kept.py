@@ -1,0 +1,121 @@
+"""Machines that stay after their command: wake one, enter it, read its console, remove it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mayfly.engine.job import JobRequest, JobResult, Stdio
+from mayfly.engine.monitor import Monitor
+from mayfly.engine.process import connect_socket
+from mayfly.engine.records import (
+    Place,
+    Record,
+    is_alive,
+    kill_qemu,
+    open_place,
+    read_record,
+)
+from mayfly.engine.session import run_job
+from mayfly.engine.watch import CONSOLE_LOG, save_console
+from mayfly.errors import Failed
+
+LEAVE = b"\x1d"
+"""Ctrl-], as telnet has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A machine that nobody else looks after, held by this process."""
+
+    record: Record
+    place: Place
+    monitor: Monitor
+
+
+@contextlib.contextmanager
+def held_machine(machines: Path, name: str) -> Iterator[Held]:
+    """Hold a kept machine; raises ``Missing``, ``Conflict`` (in use) or ``Failed`` (it ended)."""
+    place = open_place(machines, name)
+    try:
+        record = read_record(place.path)
+        if not is_alive(record):
+            raise Failed(
+                f"machine '{name}' is not running any more",
+                hint=f"'mayfly machine delete {name}' removes what is left of it",
+            )
+        with Monitor(connect_socket(place.path, "qmp")) as monitor:
+            monitor.negotiate()
+            yield Held(record=record, place=place, monitor=monitor)
+    finally:
+        place.release()
+
+
+def enter(held: Held, request: JobRequest, report: Callable[[str], None]) -> JobResult:
+    """Wake a machine, run a command in it as its user, and stop it again."""
+    handle = os.pidfd_open(held.record.pid)
+    held.monitor.call("cont")
+    try:
+        with connect_socket(held.place.path, "session") as port:
+            return run_job(port, request, Stdio(), machine_gone=handle, report=report)
+    finally:
+        os.close(handle)
+        with contextlib.suppress(Failed):
+            held.monitor.call("stop")
+
+
+def delete(machines: Path, name: str) -> None:
+    """End a machine and remove everything of it."""
+    place = open_place(machines, name)
+    with contextlib.suppress(Failed):
+        kill_qemu(read_record(place.path))
+    place.remove()
+
+
+def console_log(held: Held) -> str:
+    """Give everything that is known of the machine's console."""
+    save_console(held.monitor, held.place.path)
+    try:
+        return (held.place.path / CONSOLE_LOG).read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def attach_console(held: Held, stdin: int, stdout: int) -> None:
+    """Connect a terminal, already raw, to the serial console until Ctrl-] or the machine's end."""
+    save_console(held.monitor, held.place.path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        held.monitor.call("getfd", {"fdname": "console"}, fds=[theirs.fileno()])
+        address = {"type": "fd", "data": {"str": "console"}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        held.monitor.call("chardev-change", {"id": "console", "backend": backend})
+        held.monitor.call("cont")
+        try:
+            _pump(ours, stdin, stdout)
+        finally:
+            ring = {"type": "ringbuf", "data": {"size": 1 << 18}}
+            with contextlib.suppress(Failed):
+                held.monitor.call("stop")
+                held.monitor.call("chardev-change", {"id": "console", "backend": ring})
+
+
+def _pump(console: socket.socket, stdin: int, stdout: int) -> None:
+    console.sendall(b"\r")
+    while True:
+        ready = select.select([console.fileno(), stdin], [], [])[0]
+        if console.fileno() in ready:
+            data = console.recv(65536)
+            if not data:
+                return
+            os.write(stdout, data)
+        if stdin in ready:
+            typed = os.read(stdin, 1024)
+            if not typed or LEAVE in typed:
+                return
+            console.sendall(typed)

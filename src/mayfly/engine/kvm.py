@@ -1,0 +1,130 @@
+"""Whether KVM really runs guests here: found by booting one, since opening /dev/kvm says little.
+
+On some hosts /dev/kvm opens, makes virtual machines, and then hangs any real kernel. So a Linux
+kernel with one tiny program is booted once, and the verdict is kept per QEMU and host kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mayfly.config import Settings
+from mayfly.engine.probe import Qemu
+
+DEVICE = "/dev/kvm"
+WORD = b"MAYFLY-GUEST-RUNS\n"
+PATIENCE_S = 25.0
+"""A tiny guest is up in about a second where KVM works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Which accelerator is used, and why."""
+
+    accelerator: str
+    reason: str
+
+
+def choose_accelerator(qemu: Qemu, settings: Settings, cache: Path, kernels: list[Path]) -> Verdict:
+    """Decide between KVM and emulation; ``kernels`` are Linux kernels to prove KVM with."""
+    if settings.accelerator in ("kvm", "tcg"):
+        return Verdict(accelerator=settings.accelerator, reason="chosen in the settings")
+    if not qemu.has_kvm:
+        return Verdict(accelerator="tcg", reason="this QEMU has no KVM")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        word = "may not be opened by this user" if os.path.exists(DEVICE) else "is not there"
+        return Verdict(accelerator="tcg", reason=f"{DEVICE} {word}")
+    release = os.uname().release
+    file = cache / "probe" / f"kvm-{qemu.identity}-{release}.json"
+    try:
+        return Verdict(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        pass  # Not tried yet.
+    readable = [kernel for kernel in kernels if os.access(kernel, os.R_OK)]
+    if not readable:
+        return Verdict(accelerator="tcg", reason="there is no Linux kernel here to prove KVM with")
+    verdict = _try(qemu, readable[0])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps(asdict(verdict)))
+    fresh.replace(file)
+    return verdict
+
+
+def _try(qemu: Qemu, kernel: Path) -> Verdict:
+    if boots(qemu, kernel, "kvm", patience_s=PATIENCE_S):
+        return Verdict(accelerator="kvm", reason="a guest booted under KVM")
+    return Verdict(
+        accelerator="tcg",
+        reason=f"{DEVICE} opens, but a guest did not boot under KVM in {PATIENCE_S:.0f} s",
+    )
+
+
+def boots(qemu: Qemu, kernel: Path, accelerator: str, *, patience_s: float) -> bool:
+    """Boot ``kernel`` with one tiny program and tell whether the program spoke."""
+    with tempfile.TemporaryDirectory(prefix="mayfly-kvm-") as name:
+        initramfs = Path(name) / "initramfs"
+        initramfs.write_bytes(tiny_initramfs())
+        argv = [qemu.path, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        argv += ["-machine", qemu.machine_type, "-accel", accelerator, "-m", "256M"]
+        argv += ["-serial", "stdio", "-kernel", str(kernel), "-initrd", str(initramfs)]
+        argv += ["-append", "console=ttyS0 quiet panic=-1"]
+        if accelerator == "kvm":
+            argv += ["-cpu", "host"]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s
+            )
+        except subprocess.TimeoutExpired as error:
+            return WORD.strip() in (error.stdout or b"")
+        return WORD.strip() in done.stdout
+
+
+def tiny_initramfs() -> bytes:
+    """Make a cpio archive (newc format, Documentation/driver-api/early-userspace/buffer-format in
+    Linux) of /dev/console and an /init that says its word and reboots.
+    """
+    entries = [
+        ("dev", stat.S_IFDIR | 0o755, 0, b""),
+        ("dev/console", stat.S_IFCHR | 0o600, (5 << 8) | 1, b""),
+        ("init", stat.S_IFREG | 0o755, 0, tiny_program()),
+        ("TRAILER!!!", 0, 0, b""),
+    ]
+    return b"".join(_cpio(index, *entry) for index, entry in enumerate(entries, start=1))
+
+
+def _cpio(inode: int, name: str, mode: int, device: int, content: bytes) -> bytes:
+    numbers = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, device >> 8, device & 255)
+    header = "070701" + "".join(f"{n:08x}" for n in (*numbers, len(name) + 1, 0))
+    head = header.encode() + name.encode() + b"\0"
+    return _padded(head) + _padded(content)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def tiny_program() -> bytes:
+    """Make a static x86-64 ELF program: write(1, WORD), then reboot(2)."""
+    code_at = 0x400000 + 64 + 56
+    code = b"\xb8\x01\x00\x00\x00\xbf\x01\x00\x00\x00"  # mov eax,1 (write); mov edi,1
+    message_at = code_at + 54
+    code += b"\x48\xbe" + struct.pack("<Q", message_at)  # mov rsi,message
+    code += b"\xba" + struct.pack("<I", len(WORD)) + b"\x0f\x05"  # mov edx,length; syscall
+    code += b"\xb8" + struct.pack("<I", 169)  # mov eax,169 (reboot)
+    code += b"\xbf" + struct.pack("<I", 0xFEE1DEAD) + b"\xbe" + struct.pack("<I", 672274793)
+    code += b"\xba" + struct.pack("<I", 0x01234567) + b"\x0f\x05\xeb\xfe"  # syscall; jmp $
+    code = code.ljust(54, b"\x90") + WORD
+    size = 64 + 56 + len(code)
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, code_at, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 0x1000)
+    return header + segment + code

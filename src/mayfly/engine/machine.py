@@ -1,0 +1,299 @@
+"""A machine: clone a template, renew it, prove it unique, give it to its user, take it away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mayfly.engine import records
+from mayfly.engine.argv import NO_NETWORK, Drive, Plan
+from mayfly.engine.control import Control
+from mayfly.engine.monitor import Monitor
+from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
+from mayfly.engine.records import Place, Record, new_place, slot
+from mayfly.engine.renewal import Identity, check_renewed, renew_request
+from mayfly.engine.template import (
+    AGENT,
+    DISK,
+    EMPTY,
+    STATE,
+    Engine,
+    Template,
+    open_file,
+    open_memory,
+)
+from mayfly.engine.watch import save_console
+from mayfly.errors import Failed, Quota
+from mayfly.model import Account, Image, State
+
+RESTORE_LIMIT_S = 60.0
+ANSWER_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attach:
+    """How a clone's network card is connected."""
+
+    qemu_args: tuple[str, ...] = NO_NETWORK
+    fds: tuple[int, ...] = ()
+    guest: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked of a clone."""
+
+    command: str
+    """For people who list machines."""
+    network: str = "none"
+    attach: Attach = Attach()
+    outlive: bool = False
+    """Whether it may stay when the process that made it is gone."""
+
+
+@dataclass(slots=True)
+class Machine:
+    """A running clone, and this process's hold on it."""
+
+    process: Process
+    control: Control
+    record: Record
+    place: Place
+
+    def write_state(self, state: State) -> None:
+        """Write down what it is doing now."""
+        self.record = replace(self.record, state=state)
+        self.place.write(self.record)
+
+    def claim(
+        self,
+        account: Account,
+        *,
+        root: bool,
+        network: Mapping[str, object] | None = None,
+        shares: tuple[Mapping[str, object], ...] = (),
+    ) -> None:
+        """Give the machine its user, network and shared directories."""
+        self.control.request(
+            {
+                "type": "claim",
+                "account": account_message(account),
+                "root": root,
+                "network": None if network is None else dict(network),
+                "shares": [dict(share) for share in shares],
+                "time_ns": time.time_ns(),
+            },
+            timeout_s=ANSWER_LIMIT_S,
+        )
+        self.write_state(State.RUNNING)
+
+    def session(self) -> socket.socket:
+        """Connect to the session port."""
+        return self.process.connect("session")
+
+    def keep(self, reason: str, expires_at: float) -> None:
+        """Stop its CPUs and leave it, to be looked at later."""
+        self.process.monitor.call("stop")
+        save_console(self.process.monitor, self.place.path)
+        self.record = records.keep(self.record, reason=reason, expires_at=expires_at)
+        self.place.write(self.record)
+        self.control.close()
+        self.process.let_go()
+        self.place.release()
+
+    def delete(self) -> None:
+        """End it and remove everything of it."""
+        self.control.close()
+        try:
+            self.process.kill()
+        finally:
+            self.process.let_go()
+            self.place.remove()
+
+
+def account_message(account: Account) -> dict[str, Any]:
+    """Give an account as the agent wants it."""
+    return {
+        "name": account.name,
+        "uid": account.uid,
+        "gid": account.gid,
+        "groups": [{"name": group.name, "gid": group.gid} for group in account.groups],
+        "home": account.home,
+        "shell": account.shell,
+    }
+
+
+def start_machine(
+    engine: Engine, template: Template, image: Image, order: Order, memory_fd: int
+) -> Machine:
+    """Clone a template: a running, renewed machine that was proved unique, with no user yet.
+
+    Raises ``Failed`` (and leaves nothing) when it cannot be proved unique or does not run.
+    """
+    name, place = new_place(engine.paths.machines)
+    process: Process | None = None
+    try:
+        record = _new_record(engine, template, order, name)
+        process, record = _spawn(engine, template, image, order, (place, record, memory_fd))
+        control = Control(process.connect("control"), process.handle)
+        control.begin()
+        _restore(process.monitor, template)
+        machine = Machine(process, control, record, place)
+        _renew(machine, template)
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.let_go()
+        place.remove()
+        raise
+    return machine
+
+
+def _new_record(engine: Engine, template: Template, order: Order, name: str) -> Record:
+    return Record(
+        id=name,
+        image=template.image,
+        template=template.key,
+        cpus=template.shape.cpus,
+        memory_mib=template.shape.memory_mib,
+        network=order.network,
+        state=State.WANTED,
+        command=order.command,
+        created_at=time.time(),
+        uid=engine.settings.uid_first + slot(name) if os.geteuid() == 0 else None,
+    )
+
+
+def _spawn(
+    engine: Engine,
+    template: Template,
+    image: Image,
+    order: Order,
+    held: tuple[Place, Record, int],
+) -> tuple[Process, Record]:
+    place, record, memory_fd = held
+    layer = place.path / DISK
+    try:
+        shutil.copyfile(template.path / EMPTY, layer)
+    except OSError as error:
+        raise Quota(
+            f"cannot make a disk for the machine in {place.path}: {error.strerror}",
+            hint="free some space there",
+        ) from error
+    with contextlib.ExitStack() as stack:
+        fds = [
+            open_file(layer, write=True),
+            open_file(template.path / DISK),
+            open_file(image.disk),
+            open_file(template.path / AGENT),
+        ]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        plan = Plan(
+            name=f"mayfly-{record.id}",
+            shape=template.shape,
+            accelerator=engine.accelerator,
+            memory_fd=memory_fd,
+            share_memory=False,
+            incoming=True,
+            disks=(
+                Drive(fd=fds[0], format="qcow2"),
+                Drive(fd=fds[1], format="qcow2"),
+                Drive(fd=fds[2], format=image.format),
+            ),
+            agent_disk_fd=fds[3],
+            sockets={},
+            network=order.attach.qemu_args,
+            network_fds=order.attach.fds,
+        )
+        kvm = engine.accelerator == "kvm"
+        bounds = bounds_for(template.shape, image.disk_bytes)
+        isolation = isolation_for(
+            engine.qemu, bounds, uid=record.uid, kvm=kvm, die_with_parent=not order.outlive
+        )
+        return start_process(engine.qemu, plan, isolation, place, record)
+
+
+def _restore(monitor: Monitor, template: Template) -> None:
+    names = ("x-ignore-shared", "events")
+    wanted = [{"capability": name, "state": True} for name in names]
+    state = open_file(template.path / STATE)
+    try:
+        monitor.send("migrate-set-capabilities", {"capabilities": wanted})
+        monitor.send("getfd", {"fdname": "state"}, fds=[state])
+        monitor.send("migrate-incoming", {"uri": "fd:state"})
+    finally:
+        os.close(state)
+    for command in ("migrate-set-capabilities", "getfd", "migrate-incoming"):
+        monitor.reply(command)
+    event = monitor.wait_event(
+        "MIGRATION", timeout_s=RESTORE_LIMIT_S, field="status", among=("completed", "failed")
+    )
+    if event["status"] != "completed":
+        raise Failed(
+            f"QEMU could not restore template {template.key} of '{template.image}'",
+            hint=f"remove {template.path}: it will be made again",
+        )
+    monitor.call("cont")
+
+
+def _renew(machine: Machine, template: Template) -> None:
+    identity = Identity(
+        epoch=uuid.uuid4(),
+        boot_id=uuid.uuid4(),
+        machine_id=uuid.uuid4().hex,
+        hostname=f"mayfly-{machine.record.id}",
+        seed=os.urandom(64),
+        host_key=None,
+    )
+    before = time.time_ns()
+    number = machine.control.send(renew_request(identity, before))
+    machine.control.hello(timeout_s=ANSWER_LIMIT_S)
+    answer = machine.control.answer(number, "renew", timeout_s=ANSWER_LIMIT_S)
+    # Only the clock is compared with the host's: a stepped host clock must not fail a machine.
+    check_renewed(answer, identity, template.samples, (before, time.time_ns()))
+
+
+def clone_identity_test(
+    engine: Engine, template: Template, image: Image, memory_fd: int
+) -> None:
+    """Clone a new template twice, and raise ``Failed`` unless the clones differ in everything."""
+    order = Order(command="(proving a template)")
+    seen: list[dict[str, Any]] = []
+    for _ in range(2):
+        machine = start_machine(engine, template, image, order, memory_fd)
+        try:
+            seen.append(machine.control.request({"type": "sample"}))
+        finally:
+            machine.delete()
+    for name in ("random", "boot_id", "machine_id", "hostname"):
+        if seen[0].get(name) == seen[1].get(name):
+            raise Failed(f"two clones of '{template.image}' have the same {name}")
+
+
+@contextlib.contextmanager
+def machine_for(
+    engine: Engine,
+    template: Template,
+    image: Image,
+    order: Order,
+    report: Callable[[str], None],
+) -> Iterator[Machine]:
+    """Give a machine that is deleted at the end unless ``keep`` was called meanwhile."""
+    memory_fd = open_memory(engine, template, report)
+    try:
+        machine = start_machine(engine, template, image, order, memory_fd)
+    finally:
+        os.close(memory_fd)
+    try:
+        yield machine
+    finally:
+        if machine.record.state is not State.KEPT:
+            machine.delete()

@@ -1,0 +1,160 @@
+"""A template's memory: a sealed memory object that clones map privately and nobody can write.
+
+The object lives as long as some process has it open. Without a host service that process is a
+sleeper which does nothing else; when it is gone (a reboot, its time is up) the memory is read back
+from the template's directory. QEMU 7.2 opens memory files for writing even to map them privately,
+so that only seals (memfd_create(2), fcntl(2) F_SEAL_WRITE), not file modes, can protect them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mayfly.engine.linux import start_time
+from mayfly.errors import Failed, Quota
+
+HOLDER = "holder.json"
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+COPY_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a template's memory open."""
+
+    pid: int
+    started: int
+    fd: int
+    until: float
+    """Seconds since the epoch at which it ends by itself."""
+
+
+def new_memory(name: str, size: int) -> int:
+    """Make an empty memory object of ``size`` bytes, not yet sealed."""
+    fd = os.memfd_create(f"mayfly-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def seal(fd: int) -> None:
+    """Make the object unwritable for ever; every writable shared mapping must be gone."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+
+
+def is_sealed(fd: int) -> bool:
+    """Tell whether all seals are set."""
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+
+
+def save(fd: int, path: Path) -> None:
+    """Write the object to a sparse file and onto the disk."""
+    size = os.fstat(fd).st_size
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    try:
+        os.ftruncate(out, size)
+        _copy_data(fd, out, size)
+        os.fsync(out)
+    finally:
+        os.close(out)
+
+
+def load(name: str, path: Path, size: int) -> int:
+    """Read a saved object back, sealed."""
+    fd = new_memory(name, size)
+    source = os.open(path, os.O_RDONLY)
+    try:
+        if os.fstat(source).st_size != size:
+            raise Failed(f"{path} has {os.fstat(source).st_size} bytes, not {size}")
+        _copy_data(source, fd, size)
+        seal(fd)
+    except OSError as error:
+        os.close(fd)
+        raise Quota(f"cannot read {path} into memory: {error.strerror}") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        os.close(source)
+    return fd
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError:
+            return  # ENXIO: only a hole is left.
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            count = os.sendfile(target, source, start, min(COPY_BYTES, end - start))
+            if count == 0:
+                raise Failed("a template's memory file was cut short while it was read")
+            start += count
+        at = end
+
+
+def hold(directory: Path, fd: int, *, title: str, hours: int) -> None:
+    """Start a process that keeps the object open for ``hours``, and write down which."""
+    process = subprocess.Popen(
+        [f"mayfly-template {title}", str(hours * 3600)],
+        executable="/usr/bin/sleep",
+        pass_fds=[fd],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    started = start_time(process.pid)
+    # It is nobody's child to wait for: whoever started it may end first.
+    process.returncode = 0
+    if started is None:
+        raise Failed("the process that should hold a template's memory ended at once")
+    until = time.time() + hours * 3600
+    write_holder(directory, Holder(pid=process.pid, started=started, fd=fd, until=until))
+
+
+def write_holder(directory: Path, holder: Holder) -> None:
+    """Write down who holds the memory of the template in ``directory``."""
+    fresh = directory / f".{HOLDER}.{os.getpid()}"
+    fresh.write_text(json.dumps(asdict(holder)))
+    fresh.replace(directory / HOLDER)
+
+
+def read_holder(directory: Path) -> Holder | None:
+    """Give the living holder of a template's memory, or None."""
+    try:
+        holder = Holder(**json.loads((directory / HOLDER).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return holder if start_time(holder.pid) == holder.started else None
+
+
+def from_holder(holder: Holder, size: int) -> int | None:
+    """Open the object that a holder has; None when it is not what it should be."""
+    try:
+        fd = os.open(f"/proc/{holder.pid}/fd/{holder.fd}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.fstat(fd).st_size == size and is_sealed(fd):
+            return fd
+    except OSError:
+        pass  # Not a memory object at all: the number was reused.
+    os.close(fd)
+    return None
+
+
+def end_holder(directory: Path) -> None:
+    """End the process that holds a template's memory, if there is one."""
+    holder = read_holder(directory)
+    if holder is not None:
+        os.kill(holder.pid, 9)

@@ -1,0 +1,136 @@
+"""Talk to one QEMU over its monitor socket (QMP, the protocol of docs/interop/qmp-spec in QEMU)."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from mayfly.errors import Failed, Unavailable
+
+REPLY_TIMEOUT_S = 60.0
+LINE_LIMIT = 32 << 20
+
+
+class Monitor:
+    """A connected monitor. Every method raises ``Failed`` when QEMU refuses or is gone."""
+
+    def __init__(self, connection: socket.socket, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        self._socket = connection
+        self._timeout_s = timeout_s
+        self._buffer = bytearray()
+        self._events: list[dict[str, Any]] = []
+        self._outstanding = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; QEMU goes on."""
+        self._socket.close()
+
+    def negotiate(self) -> None:
+        """Read the greeting and leave the capabilities mode."""
+        greeting = self._read(time.monotonic() + self._timeout_s)
+        if "QMP" not in greeting:
+            raise Failed(f"QEMU's monitor began with {str(greeting)[:200]}")
+        self.call("qmp_capabilities")
+
+    def call(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        fds: Sequence[int] = (),
+    ) -> Any:
+        """Run one command and give what it returned; ``fds`` travel with it."""
+        self.send(command, arguments, fds=fds)
+        return self.reply(command)
+
+    def send(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        fds: Sequence[int] = (),
+    ) -> None:
+        """Send a command without waiting; ``reply`` is then called once for each, in order."""
+        request: dict[str, Any] = {"execute": command}
+        if arguments is not None:
+            request["arguments"] = dict(arguments)
+        text = json.dumps(request).encode() + b"\n"
+        try:
+            if fds:
+                socket.send_fds(self._socket, [text], list(fds))
+            else:
+                self._socket.sendall(text)
+        except OSError as error:
+            raise Failed(f"QEMU is gone: its monitor took no '{command}': {error}") from error
+
+    def reply(self, command: str) -> Any:
+        """Give the result of the earliest command still unanswered."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            message = self._read(deadline)
+            if "event" in message:
+                self._events.append(message)
+            elif "error" in message:
+                raise Failed(f"QEMU refused '{command}': {message['error'].get('desc')}")
+            elif "return" in message:
+                return message["return"]
+
+    def wait_event(
+        self, name: str, *, timeout_s: float, field: str = "", among: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Wait for an event (whose data ``field`` is one of ``among``) and give its data."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for index, event in enumerate(self._events):
+                data: dict[str, Any] = event.get("data", {})
+                if event["event"] == name and (not field or data.get(field) in among):
+                    del self._events[: index + 1]
+                    return data
+            message = self._read(deadline)
+            if "event" in message:
+                self._events.append(message)
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on for events."""
+        return self._socket.fileno()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Give the events that have arrived, without waiting."""
+        while select.select([self._socket], [], [], 0)[0] or b"\n" in self._buffer:
+            self._events.append(self._read(time.monotonic() + self._timeout_s))
+        found, self._events = self._events, []
+        return found
+
+    def _read(self, deadline: float) -> dict[str, Any]:
+        while (end := self._buffer.find(b"\n")) < 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([self._socket], [], [], remaining)[0]:
+                raise Unavailable("QEMU's monitor did not answer in time: stopped or overloaded?")
+            try:
+                data = self._socket.recv(65536)
+            except OSError as error:
+                raise Failed(f"QEMU is gone: {error}") from error
+            if not data:
+                raise Failed("QEMU ended while it was talked to")
+            self._buffer += data
+            if len(self._buffer) > LINE_LIMIT:
+                raise Failed("QEMU's monitor sent an endless line")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        try:
+            message = json.loads(line)
+        except ValueError as error:
+            raise Failed(f"QEMU's monitor sent {line[:100]!r}") from error
+        if not isinstance(message, dict):
+            raise Failed(f"QEMU's monitor sent {line[:100]!r}")
+        return message

@@ -1,0 +1,182 @@
+"""One job in one machine, from template to end: what ``mayfly run`` does without a host service."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mayfly.engine.freeze import ensure_template
+from mayfly.engine.job import JobRequest, JobResult, Stdio
+from mayfly.engine.machine import Attach, Machine, Order, machine_for
+from mayfly.engine.network import NetworkPlan, start_network
+from mayfly.engine.records import reap
+from mayfly.engine.session import run_job
+from mayfly.engine.share import ShareDir, start_share
+from mayfly.engine.template import Engine
+from mayfly.engine.watch import Watch
+from mayfly.errors import RUN_FAILED, MayflyError
+from mayfly.model import Account, Image, MachineSpec, Outcome, Who
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that ``mayfly run`` was asked for."""
+
+    spec: MachineSpec
+    account: Account
+    request: JobRequest
+    shares: tuple[ShareDir, ...] = ()
+    keep_on_failure: bool = False
+    label: str = ""
+    """The command, for people who list machines."""
+    wants_proxy_env: bool = True
+
+
+@dataclass(slots=True)
+class Steps:
+    """How far a run has come, with the time of each step for ``--timings``."""
+
+    report: Report
+    note: Report
+    phase: str = "template"
+    machine: str = ""
+    marks: list[tuple[str, float]] = field(default_factory=lambda: [("begin", time.monotonic())])
+
+    def mark(self, name: str) -> None:
+        """A step is done."""
+        self.marks.append((name, time.monotonic()))
+
+
+def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
+    """Run one job in a machine made for it; the machine is gone afterwards, or kept on request.
+
+    Never raises a ``MayflyError``: Mayfly's own failure is an ``Outcome`` with code 125.
+    """
+    try:
+        return _run(engine, image, job, steps)
+    except MayflyError as error:
+        reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
+        return Outcome(
+            phase=steps.phase,
+            who=Who.MAYFLY,
+            code=RUN_FAILED,
+            reason=reason,
+            machine=steps.machine,
+        )
+
+
+def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
+    reap(engine.paths.machines, time.time())
+    steps.mark("clean-up")
+    template = ensure_template(engine, image, job.spec.shape, steps.report)
+    steps.mark("template")
+    steps.phase = "start"
+    with contextlib.ExitStack() as stack:
+        plan = NetworkPlan(
+            mode=job.spec.network,
+            allow=job.spec.allow,
+            site_networks=engine.settings.site_networks,
+        )
+        attachment = stack.enter_context(start_network(plan))
+        order = Order(
+            command=job.label,
+            network=job.spec.network.value,
+            attach=Attach(
+                qemu_args=attachment.qemu_args,
+                fds=attachment.pass_fds,
+                guest=attachment.guest,
+            ),
+            outlive=job.keep_on_failure,
+        )
+        machine = stack.enter_context(machine_for(engine, template, image, order, steps.report))
+        steps.machine = machine.record.id
+        steps.mark("clone")
+        _give(machine, job, attachment.guest, stack)
+        steps.mark("claim")
+        request = job.request
+        if job.wants_proxy_env:
+            request = replace(request, env={**attachment.env, **request.env})
+        result = _session(machine, request, steps)
+        steps.mark("job")
+        return _settle(engine, machine, job, result, steps)
+
+
+def _give(
+    machine: Machine,
+    job: Job,
+    network: Mapping[str, object] | None,
+    stack: contextlib.ExitStack,
+) -> None:
+    shares: tuple[Mapping[str, object], ...] = ()
+    if job.shares:
+        port = machine.process.connect("share")
+        stack.enter_context(contextlib.closing(port))
+        stack.enter_context(start_share(job.shares, port))
+        shares = tuple(
+            {"path": str(share.path), "read_only": share.read_only} for share in job.shares
+        )
+    # Its owner may become root in it: it is theirs, and nobody else can reach its ports.
+    machine.claim(job.account, root=True, network=network, shares=shares)
+
+
+def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
+    watch = Watch(machine.process)
+
+    def started() -> None:
+        steps.mark("start")
+
+    with machine.session() as port:
+        watch.start()
+        try:
+            result = run_job(
+                port,
+                request,
+                Stdio(),
+                machine_gone=watch.fd,
+                report=steps.report,
+                started=started,
+            )
+        finally:
+            watch.stop()
+    if watch.reason and result.who is not Who.JOB:
+        who = Who.SITE if watch.host_full else Who.MAYFLY
+        reason = f"the machine ended before the job did: {watch.reason}"
+        return replace(result, who=who, code=RUN_FAILED, reason=reason)
+    return result
+
+
+def _settle(
+    engine: Engine, machine: Machine, job: Job, result: JobResult, steps: Steps
+) -> Outcome:
+    for warning in result.warnings:
+        steps.note(warning)
+    if job.keep_on_failure and result.code != 0 and not machine.process.has_ended():
+        hours = engine.settings.keep_hours
+        machine.keep(result.reason or f"exit status {result.code}", time.time() + hours * 3600)
+        name = machine.record.id
+        steps.note(
+            f"failed: machine {name} is kept, stopped, for {hours} h; "
+            f"'mayfly machine ssh {name}' enters it, 'mayfly machine delete {name}' removes it"
+        )
+    return Outcome(
+        phase=result.phase,
+        who=result.who,
+        code=result.code,
+        reason=result.reason,
+        machine=machine.record.id,
+    )
+
+
+def guest_directory(account: Account, workdir: Path | None, shares: tuple[ShareDir, ...]) -> str:
+    """Give where the job starts: the caller's directory when it is there, else home."""
+    here = Path.cwd()
+    if workdir is not None:
+        return str(workdir)
+    if any(here == share.path or share.path in here.parents for share in shares):
+        return str(here)
+    return account.home

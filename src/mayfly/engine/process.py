@@ -1,0 +1,213 @@
+"""One QEMU that this process started: its sockets, its monitor, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mayfly.engine.argv import PORTS, Plan, qemu_argv
+from mayfly.engine.launch import Isolation, launch
+from mayfly.engine.linux import start_time
+from mayfly.engine.monitor import Monitor
+from mayfly.engine.probe import Qemu
+from mayfly.engine.records import Place, Record
+from mayfly.errors import Failed, Unavailable
+from mayfly.model import Shape, State
+
+SOCKETS = ("qmp", *PORTS)
+OUTPUT_BYTES = 4000
+OPEN_FILES = 1024
+THREADS = 512
+MEMORY_BESIDES_GUEST = 4 << 30
+DISK_BESIDES_GUEST = 1 << 30
+"""A disk layer has tables besides the guest's data."""
+KILL_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A running QEMU."""
+
+    pid: int
+    handle: int
+    """pidfd: readable when it has ended."""
+    monitor: Monitor
+    place: Path
+    output: int
+    """Read end of its standard output and error."""
+
+    def connect(self, port: str) -> socket.socket:
+        """Connect to one of the machine's ports."""
+        return connect_socket(self.place, port)
+
+    def has_ended(self) -> bool:
+        """Tell whether it is there no more."""
+        return bool(select.select([self.handle], [], [], 0)[0])
+
+    def said(self) -> str:
+        """Give what QEMU itself printed so far."""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.output, OUTPUT_BYTES).decode("utf-8", "replace").strip()
+        return ""
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Wait for its end; raises ``Unavailable`` when it goes on."""
+        if not select.select([self.handle], [], [], timeout_s)[0]:
+            raise Unavailable(f"QEMU (pid {self.pid}) did not end within {timeout_s:g} s")
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def kill(self) -> None:
+        """End it now, whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+        self.wait(timeout_s=KILL_GRACE_S)
+
+    def let_go(self) -> None:
+        """Close our ends; QEMU goes on."""
+        self.monitor.close()
+        os.close(self.handle)
+        os.close(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The most that one QEMU may take of its host, in bytes."""
+
+    memory: int
+    disk: int
+
+
+def bounds_for(shape: Shape, disk_bytes: int) -> Bounds:
+    """Give the bounds of a machine's QEMU: the guest's own size and what QEMU needs besides."""
+    memory = (shape.memory_mib << 20) + MEMORY_BESIDES_GUEST
+    return Bounds(memory=memory, disk=disk_bytes + DISK_BESIDES_GUEST)
+
+
+def isolation_for(
+    qemu: Qemu, bounds: Bounds, *, uid: int | None, kvm: bool, die_with_parent: bool
+) -> Isolation:
+    """Give what a QEMU is kept from; pure but for the owner of /dev/kvm."""
+    limits = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_AS, bounds.memory),
+        (resource.RLIMIT_FSIZE, bounds.disk),
+    ]
+    if uid is not None:
+        # The limit counts a uid's threads: it can be set only where the uid is this machine's.
+        limits.append((resource.RLIMIT_NPROC, THREADS))
+    devices: tuple[str, ...] = ("/dev/null", "/dev/urandom")
+    groups: tuple[int, ...] = ()
+    if kvm:
+        devices = (*devices, "/dev/kvm")
+        groups = (os.stat("/dev/kvm").st_gid,)
+    return Isolation(
+        uid=uid,
+        groups=groups,
+        tree=qemu.root,
+        namespaces=namespaces_work(),
+        devices=devices,
+        die_with_parent=die_with_parent,
+        limits=tuple(limits),
+    )
+
+
+def namespaces_work() -> bool:
+    """Tell whether this user may make namespaces here."""
+    if os.geteuid() == 0:
+        return True
+    for name in ("kernel/unprivileged_userns_clone", "user/max_user_namespaces"):
+        with contextlib.suppress(OSError, ValueError):
+            if int(Path(f"/proc/sys/{name}").read_text()) == 0:
+                return False
+    return True
+
+
+def start_process(
+    qemu: Qemu, plan: Plan, isolation: Isolation, place: Place, record: Record
+) -> tuple[Process, Record]:
+    """Start QEMU for a plan (its ``sockets`` are made here) with the pid written down first."""
+    sockets = {name: _listen(place.path, name) for name in SOCKETS}
+    plan = replace(plan, sockets={name: item.fileno() for name, item in sockets.items()})
+    # A pipe that nobody has to read: when it is full, what QEMU prints is dropped.
+    output, output_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    fds = _descriptors(plan)
+    try:
+        child = launch(qemu_argv(qemu, plan), isolation, pass_fds=fds, output=output_write)
+        started = start_time(child.pid)
+        record = replace(record, pid=child.pid, started=started or 0, state=State.STARTING)
+        place.write(record)
+        handle = os.pidfd_open(child.pid)
+        # Connected before QEMU even runs: what is sent waits for it, nobody has to try again.
+        monitor = Monitor(connect_socket(place.path, "qmp"))
+        child.go()
+    finally:
+        os.close(output_write)
+        for item in sockets.values():
+            item.close()
+    process = Process(
+        pid=child.pid, handle=handle, monitor=monitor, place=place.path, output=output
+    )
+    try:
+        monitor.negotiate()
+    except Failed as error:
+        process.kill()
+        raise Failed(f"QEMU did not start: {process.said() or error}") from error
+    return process, record
+
+
+def _descriptors(plan: Plan) -> list[int]:
+    return [
+        plan.memory_fd,
+        plan.agent_disk_fd,
+        *(drive.fd for drive in plan.disks),
+        *plan.sockets.values(),
+        *plan.network_fds,
+    ]
+
+
+@contextlib.contextmanager
+def _inside(directory: Path) -> Iterator[str]:
+    """Give a short name of a directory: socket paths are at most 107 bytes long."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _listen(directory: Path, name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _inside(directory) as short:
+        listener.bind(f"{short}/{name}")
+    listener.listen(4)
+    return listener
+
+
+def connect_socket(directory: Path, name: str, *, patience_s: float = 10.0) -> socket.socket:
+    """Connect to a socket of a machine; raises ``Failed`` when nobody listens."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with _inside(directory) as short:
+                connection.connect(f"{short}/{name}")
+            return connection
+        except BlockingIOError:
+            # The queue of the listener is full for a moment.
+            if time.monotonic() > deadline:
+                connection.close()
+                raise Failed(f"the machine's {name} socket is busy") from None
+            time.sleep(0.01)
+        except OSError as error:
+            connection.close()
+            raise Failed(f"cannot reach the machine's {name} socket: {error.strerror}") from error

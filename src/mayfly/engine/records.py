@@ -1,0 +1,249 @@
+"""What is written down about each machine, and how what a dead process left is found.
+
+A machine is a directory with a ``record.json``. Whoever looks after the machine holds a lock
+(flock(2)) on that directory for as long as it lives; the kernel lets go when it dies, however it
+dies. So a directory that can be locked belongs to nobody: either it is a machine kept on purpose,
+or it is debris.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mayfly.engine.linux import start_time
+from mayfly.errors import Conflict, Failed, Missing
+from mayfly.model import State
+
+RECORD_FORMAT = 1
+RECORD = "record.json"
+ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+SLOTS = 65_536
+FRESH_S = 60.0
+"""Age after which an unnamed directory cannot be one that is just being made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One machine as it was last written down."""
+
+    id: str
+    image: str
+    template: str
+    cpus: int
+    memory_mib: int
+    network: str
+    state: State
+    command: str
+    """What was asked to run, for people."""
+    created_at: float
+    """Seconds since the epoch."""
+    expires_at: float | None = None
+    uid: int | None = None
+    """Uid that QEMU runs as, when it is not the caller's."""
+    pid: int = 0
+    started: int = 0
+    """Start time of ``pid``, in clock ticks since boot."""
+    reason: str = ""
+
+
+class Place:
+    """A machine's directory, locked by this process."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    def write(self, record: Record) -> None:
+        """Write the record, whole or not at all."""
+        text = json.dumps({"format": RECORD_FORMAT, **asdict(record)})
+        fresh = self.path / f"{RECORD}.new"
+        fresh.write_text(text)
+        fresh.replace(self.path / RECORD)
+
+    def release(self) -> None:
+        """Leave the machine as it is: it looks after itself now."""
+        os.close(self._lock)
+
+    def remove(self) -> None:
+        """Remove everything of this machine and let go."""
+        gone = self.path.with_name(f".gone-{self.path.name}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        os.close(self._lock)
+
+
+def new_place(machines: Path) -> tuple[str, Place]:
+    """Make and lock a directory for a new machine; gives its id."""
+    machines.mkdir(parents=True, exist_ok=True, mode=0o700)
+    while True:
+        name = "".join(secrets.choice(ID_ALPHABET) for _ in range(8))
+        unnamed = machines / f".new-{name}"
+        unnamed.mkdir(mode=0o700)
+        lock = _lock(unnamed)
+        if lock is None or (machines / name).exists():
+            shutil.rmtree(unnamed, ignore_errors=True)
+            continue
+        # It gets its name with the lock already held: nobody sees it without an owner.
+        unnamed.rename(machines / name)
+        place = Place(machines / name, lock)
+        if any(slot(path.name) == slot(name) for path in _named(machines) if path.name != name):
+            place.remove()
+            continue
+        return name, place
+
+
+def slot(name: str) -> int:
+    """Give the number below 65,536 that a machine's id stands for; no two machines share one."""
+    value = 0
+    for letter in name:
+        value = value * len(ID_ALPHABET) + ID_ALPHABET.index(letter)
+    return value % SLOTS
+
+
+def open_place(machines: Path, name: str) -> Place:
+    """Lock the directory of a machine that nobody looks after.
+
+    Raises ``Missing``, or ``Conflict`` when a living process holds it.
+    """
+    path = machines / name
+    if not _is_id(name) or not path.is_dir():
+        raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
+    lock = _lock(path)
+    if lock is None:
+        raise Conflict(
+            f"machine '{name}' is in use by a running command",
+            hint="end that command (its 'mayfly run') first",
+        )
+    return Place(path, lock)
+
+
+def read_record(path: Path) -> Record:
+    """Read one record; raises ``Failed`` when it is not one."""
+    try:
+        stored: dict[str, Any] = json.loads((path / RECORD).read_text())
+        if stored.pop("format") != RECORD_FORMAT:
+            raise Failed(f"{path / RECORD} was written by another version of Mayfly")
+        return Record(**{**stored, "state": State(stored["state"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failed(f"cannot read {path / RECORD}: {error}") from error
+
+
+def list_records(machines: Path) -> list[Record]:
+    """Give the machines that are written down, oldest first; unreadable ones are left out."""
+    found = []
+    for path in _named(machines):
+        with contextlib.suppress(Failed):
+            found.append(read_record(path))
+    return sorted(found, key=lambda record: record.created_at)
+
+
+def is_alive(record: Record) -> bool:
+    """Tell whether the machine's QEMU, and no later process of the same pid, is there."""
+    return record.pid > 0 and start_time(record.pid) == record.started
+
+
+def kill_qemu(record: Record) -> None:
+    """End the machine's QEMU for sure, also when it is stopped; nothing else of that pid."""
+    if not is_alive(record):
+        return
+    try:
+        handle = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Between the look and the handle the pid may have changed hands: look again.
+        if is_alive(record):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+    deadline = time.monotonic() + 10
+    while is_alive(record) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def reap(machines: Path, now: float) -> list[str]:
+    """Remove what dead processes left and what has expired; gives the ids, for a message."""
+    removed = []
+    for path in _named(machines):
+        lock = _lock(path)
+        if lock is None:
+            continue
+        place = Place(path, lock)
+        record = _record_or_none(path)
+        if record is not None and _stays(record, now):
+            place.release()
+            continue
+        if record is not None:
+            kill_qemu(record)
+        place.remove()
+        removed.append(path.name)
+    _remove_unnamed(machines, now)
+    return removed
+
+
+def _stays(record: Record, now: float) -> bool:
+    kept = record.state is State.KEPT and is_alive(record)
+    return kept and (record.expires_at is None or now < record.expires_at)
+
+
+def _record_or_none(path: Path) -> Record | None:
+    try:
+        return read_record(path)
+    except Failed:
+        return None
+
+
+def _remove_unnamed(machines: Path, now: float) -> None:
+    for path in _entries(machines):
+        if path.name.startswith(".") and now - path.stat().st_mtime > FRESH_S:
+            lock = _lock(path)
+            if lock is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+
+
+def _named(machines: Path) -> Iterator[Path]:
+    return (path for path in _entries(machines) if _is_id(path.name))
+
+
+def _entries(machines: Path) -> list[Path]:
+    try:
+        return list(machines.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _is_id(name: str) -> bool:
+    return len(name) == 8 and all(letter in ID_ALPHABET for letter in name)
+
+
+def _lock(path: Path) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def keep(record: Record, *, reason: str, expires_at: float) -> Record:
+    """Give the record of a machine that stays after its command has ended."""
+    return replace(record, state=State.KEPT, reason=reason, expires_at=expires_at)

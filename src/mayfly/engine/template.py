@@ -1,0 +1,192 @@
+"""Templates: an image booted once and frozen, from which machines are cloned."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mayfly.config import Paths, Settings
+from mayfly.engine import memory
+from mayfly.engine.agentdisk import disk_key
+from mayfly.engine.argv import cpu_model
+from mayfly.engine.probe import Qemu
+from mayfly.errors import Missing
+from mayfly.model import Image, Shape
+
+TEMPLATE_FORMAT = 1
+META = "template.json"
+STATE = "state"
+MEMORY = "memory"
+DISK = "disk.qcow2"
+EMPTY = "empty.qcow2"
+AGENT = "agent.iso"
+FILES = (STATE, MEMORY, DISK, EMPTY, AGENT)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What a machine on this host is made with."""
+
+    paths: Paths
+    settings: Settings
+    qemu: Qemu
+    accelerator: str
+    """``kvm`` or ``tcg``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A frozen machine."""
+
+    key: str
+    path: Path
+    image: str
+    image_sha512: str
+    shape: Shape
+    kernel: str
+    os: str
+    init: str
+    features: tuple[str, ...]
+    boot_s: float
+    """Seconds from starting QEMU to the agent's greeting: what a cold boot costs."""
+    settled: str
+    samples: tuple[str, ...]
+    """Random numbers that the template drew itself: no clone may ever show them."""
+    files: tuple[tuple[str, int, int], ...]
+    """Name, size and mtime_ns of each file when the template was frozen."""
+    created_at: float
+
+
+def template_key(engine: Engine, image: Image, shape: Shape) -> str:
+    """Name a template by everything that must be the same to restore from it."""
+    parts = (
+        TEMPLATE_FORMAT,
+        image.sha512,
+        engine.qemu.identity,
+        engine.qemu.machine_type,
+        engine.accelerator,
+        cpu_model(engine.accelerator),
+        _host_cpu() if engine.accelerator == "kvm" else "",
+        disk_key(),
+        shape.cpus,
+        shape.memory_mib,
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def _host_cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    wanted = ("model name", "flags", "microcode", "stepping")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def find_template(engine: Engine, image: Image, shape: Shape) -> Template | None:
+    """Give the template if there is a whole and unspoiled one."""
+    path = engine.paths.templates / template_key(engine, image, shape)
+    try:
+        stored: dict[str, Any] = json.loads((path / META).read_text())
+        if stored.pop("format") != TEMPLATE_FORMAT:
+            return None
+        shape = Shape(**stored.pop("shape"))
+        lists: dict[str, Any] = {n: tuple(stored.pop(n)) for n in ("features", "samples")}
+        files = tuple((str(name), int(size), int(at)) for name, size, at in stored.pop("files"))
+        template = Template(**stored, **lists, path=path, shape=shape, files=files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return template if template.files == stamp(path) else None
+
+
+def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Give name, size and mtime of a template's files; () when one is missing."""
+    try:
+        stats = [(name, (path / name).stat()) for name in FILES]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def write_template(template: Template, directory: Path) -> None:
+    """Write down what a template in ``directory`` is; without this file it does not count."""
+    values = asdict(template)
+    del values["path"]
+    (directory / META).write_text(json.dumps({"format": TEMPLATE_FORMAT, **values}))
+
+
+@contextlib.contextmanager
+def template_lock(engine: Engine, key: str, report: Report) -> Iterator[None]:
+    """Hold the right to make or load one template; waits for whoever has it."""
+    engine.paths.templates.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(engine.paths.templates / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another command that is making this template")
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def open_memory(engine: Engine, template: Template, report: Report) -> int:
+    """Give a descriptor of the template's sealed memory, reading it back from disk if need be."""
+    size = template.shape.memory_mib << 20
+    hours = engine.settings.template_hours
+    holder = memory.read_holder(template.path)
+    fd = memory.from_holder(holder, size) if holder else None
+    if fd is not None and holder is not None and holder.until - time.time() > hours * 1800:
+        return fd
+    title = f"{template.image} {template.shape.cpus} CPU {template.shape.memory_mib} MiB"
+    if fd is None:
+        with template_lock(engine, template.key, report):
+            # Another command may have read it back while this one waited.
+            holder = memory.read_holder(template.path)
+            fd = memory.from_holder(holder, size) if holder else None
+            if fd is None:
+                report("reading the template's memory back from disk")
+                fd = memory.load(template.image, template.path / MEMORY, size)
+                memory.hold(template.path, fd, title=title, hours=hours)
+        return fd
+    memory.hold(template.path, fd, title=title, hours=hours)
+    return fd
+
+
+def remove_template(path: Path) -> None:
+    """Remove a template and end the process that holds its memory."""
+    memory.end_holder(path)
+    shutil.rmtree(path, ignore_errors=True)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+
+
+def remove_stale(engine: Engine, fresh: Template) -> None:
+    """Remove what an older image, QEMU or agent left of the same image and shape, and debris."""
+    for path in engine.paths.templates.iterdir():
+        if path == fresh.path or not path.is_dir():
+            continue
+        if path.name.startswith("."):
+            if time.time() - path.stat().st_mtime > 3600:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            stored = json.loads((path / META).read_text())
+            if (stored["image"], stored["shape"]) == (fresh.image, asdict(fresh.shape)):
+                remove_template(path)
+
+
+def open_file(path: Path, *, write: bool = False) -> int:
+    """Open a disk file for QEMU; raises ``Missing``."""
+    try:
+        return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise Missing(f"cannot open {path}: {error.strerror}") from error

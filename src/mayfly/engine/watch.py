@@ -1,0 +1,93 @@
+"""Watch a machine while its job runs: whether QEMU or the guest ended, and why."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from pathlib import Path
+
+from mayfly.engine.monitor import Monitor
+from mayfly.engine.process import Process
+from mayfly.errors import MayflyError
+
+PANIC = "Kernel panic"
+CONSOLE_LOG = "console.log"
+
+
+class Watch:
+    """Reads a machine's monitor in a thread; ``fd`` becomes readable when the machine ended.
+
+    Between ``start`` and ``stop`` nobody else may use the monitor.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self.reason = ""
+        """Why the machine ended, for people; empty while it runs."""
+        self.host_full = False
+        """Whether it was stopped because the host had no room for its disk."""
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; the monitor is free again."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        os.close(self._stop)
+        os.close(self.fd)
+
+    def _run(self) -> None:
+        monitor = self._process.monitor
+        try:
+            while not self.reason:
+                ready = select.select(
+                    [monitor.fileno(), self._process.handle, self._stop], [], []
+                )[0]
+                if self._stop in ready:
+                    return
+                for event in monitor.events():
+                    self._note(event.get("event", ""), event.get("data", {}))
+        except MayflyError:
+            self.reason = f"its QEMU ended{self._last_words()}"
+        os.eventfd_write(self.fd, 1)
+
+    def _note(self, name: str, data: dict[str, object]) -> None:
+        if name == "BLOCK_IO_ERROR" and data.get("nospace"):
+            self.host_full = True
+            self.reason = "the host has no room left for its disk"
+        elif name == "BLOCK_IO_ERROR":
+            self.reason = f"its disk failed: {data.get('reason')}"
+        elif name == "SHUTDOWN":
+            self.reason = self._shutdown_reason(str(data.get("reason")))
+
+    def _shutdown_reason(self, cause: str) -> str:
+        lines = console_lines(self._process.monitor)
+        for line in reversed(lines):
+            if PANIC in line:
+                return f"its kernel panicked: {line[line.index(PANIC) :][:160]}"
+        words = {"guest-reset": "it rebooted", "guest-shutdown": "it was powered off from inside"}
+        return words.get(cause, f"it shut down ({cause})")
+
+    def _last_words(self) -> str:
+        said = self._process.said()
+        return f", saying: {said[-300:]}" if said else " (killed?)"
+
+
+def console_lines(monitor: Monitor) -> list[str]:
+    """Give the lines on the serial console since it was last read."""
+    text = monitor.call("ringbuf-read", {"device": "console", "size": 1 << 18, "format": "utf8"})
+    return str(text).splitlines()
+
+
+def save_console(monitor: Monitor, place: Path) -> None:
+    """Move what the console printed from QEMU's memory to the machine's directory."""
+    lines = console_lines(monitor)
+    if lines:
+        with open(place / CONSOLE_LOG, "a", encoding="utf-8", errors="replace") as log:
+            log.write("\n".join(lines) + "\n")

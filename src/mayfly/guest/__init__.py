@@ -1,0 +1,1 @@
+"""What runs inside the machine; carried in by the host; imports nothing else of mayfly."""

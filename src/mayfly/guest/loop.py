@@ -1,0 +1,89 @@
+"""The one loop of the agent: descriptors, timers and child processes.
+
+Descriptors are watched edge-triggered: an owner keeps a note that its descriptor is ready until
+it meets EAGAIN. So a port whose host is away costs nothing (it would be ready for ever), and a
+stream without credit needs no system call to be left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
+WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+
+
+class Loop:
+    """Waits, and calls whoever asked."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, Callable[[int], None]] = {}
+        self._timers: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._timer = 0
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self.watch(self._wake, self._reap)
+
+    def watch(self, fd: int, changed: Callable[[int], None]) -> None:
+        """Call ``changed(events)`` whenever something happens on ``fd``."""
+        self._watched[fd] = changed
+        self._epoll.register(fd, EDGES)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching; to be done before the descriptor is closed."""
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def after(self, seconds: float, act: Callable[[], None]) -> int:
+        """Call ``act()`` once, later; the number given back is for ``cancel``."""
+        self._timer += 1
+        self._timers[self._timer] = (time.monotonic() + seconds, act)
+        return self._timer
+
+    def cancel(self, timer: int) -> None:
+        """Drop a timer; one that has gone off is no error."""
+        self._timers.pop(timer, None)
+
+    def adopt(self, pid: int, ended: Callable[[int], None]) -> None:
+        """Call ``ended(wait status)`` when a child of ours ends; replaces an earlier wish."""
+        self._children[pid] = ended
+
+    def turn(self, *, busy: bool) -> None:
+        """Wait for something to happen (or only look, when ``busy``) and tell who wants to know."""
+        for fd, events in self._epoll.poll(0 if busy else self._patience()):
+            # A handler may have closed what a later event of the same batch is about.
+            changed = self._watched.get(fd)
+            if changed is not None:
+                changed(events)
+        if self._timers:
+            self._ring()
+
+    def _patience(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(when for when, _ in self._timers.values()) - time.monotonic())
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        for timer, (when, act) in list(self._timers.items()):
+            if when <= now and self._timers.pop(timer, None) is not None:
+                act()
+
+    def _reap(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake, 4096):
+                pass
+        # Only our own by number: whoever else waits for a child must find it.
+        for pid in list(self._children):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._children.pop(pid)(status)

@@ -1,0 +1,1 @@
+"""Images: catalogue, build and import."""

@@ -1,0 +1,105 @@
+"""Run a child process of minutes and hear every line it prints, so that progress can be shown."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from mayfly.errors import Failed, Quota
+
+log = logging.getLogger("mayfly.command")
+
+_KEPT_LINES = 200
+_GRACE_S = 30.0
+
+
+def follow(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    on_line: Callable[[str], None] = lambda line: None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: tuple[int, ...] = (),
+) -> None:
+    """Run ``argv`` to its end; both its outputs go to ``on_line``.
+
+    Raises ``Quota`` when it ran out of disk space, ``Failed`` for any other bad end. The child
+    and its own children are ended when this call is left in any way, our own death included.
+    """
+    log.debug("follow %s", argv)
+    # setpriv is a part of util-linux, as mount is: every Debian has it.
+    guarded = ["setpriv", "--pdeathsig", "TERM", *argv]
+    try:
+        child = subprocess.Popen(
+            guarded,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Failed(f"cannot run setpriv: {error.strerror}") from error
+    tail: deque[str] = deque(maxlen=_KEPT_LINES)
+    try:
+        _read(child, tail, on_line, time.monotonic() + timeout_s)
+        code = child.wait()
+    finally:
+        _end(child)
+    if code != 0:
+        raise _failure(argv[0], code, list(tail))
+
+
+def _read(
+    child: subprocess.Popen[bytes],
+    tail: deque[str],
+    on_line: Callable[[str], None],
+    deadline: float,
+) -> None:
+    assert child.stdout is not None
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise Failed(f"{child.args!r} did not end in time")
+            data = os.read(child.stdout.fileno(), 1 << 16)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                text = line.decode("utf-8", "replace").strip()
+                tail.append(text)
+                on_line(text)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _failure(program: str, code: int, lines: list[str]) -> Failed | Quota:
+    if any("No space left on device" in line or "not enough free space" in line for line in lines):
+        return Quota(
+            f"{program} ran out of disk space", hint="free some, or set TMPDIR to a larger disk"
+        )
+    # mmdebstrap's last line only says that it failed; what apt or dpkg said stands before.
+    said = [line for line in lines if line and not line.startswith("I: ")]
+    useful = [line for line in said if line.startswith(("E: ", "dpkg: error", "mke2fs: "))]
+    last = next((line for line in useful if "mmdebstrap failed" not in line), "")
+    return Failed(f"{program} failed: {last or (said or [f'exit status {code}'])[-1]}")

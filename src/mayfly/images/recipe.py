@@ -1,0 +1,198 @@
+"""What goes into the images that Mayfly builds itself, as plain values; nothing here acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from mayfly.errors import Invalid, Missing
+from mayfly.units import GIB, MIB, show_size
+
+DISK_BYTES = 8 * GIB
+"""Disk that the guest sees; it is sparse, so only what is written takes room on the host."""
+
+SMALLEST_DISK = 1 * GIB
+LARGEST_DISK = 2048 * GIB
+
+BASE = (
+    "ca-certificates",
+    "e2fsprogs",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "less",
+    "login",
+    "mount",
+    "netbase",
+    "passwd",
+    "procps",
+    "tzdata",
+    "udev",
+    "vim-tiny",
+    "xz-utils",
+)
+
+_LEFT_OUT = (
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+)
+"""As in Debian's own container images: a third of the files, and nobody reads them in a job."""
+
+
+class Init(str, Enum):
+    """The first process of the guest."""
+
+    SYSTEMD = "systemd"
+    SYSVINIT = "sysvinit"
+
+
+_INIT_PACKAGES = {
+    Init.SYSTEMD: ("systemd-sysv",),
+    Init.SYSVINIT: ("sysvinit-core", "sysv-rc", "initscripts"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One image to build."""
+
+    name: str
+    suite: str
+    os: str
+    init: Init = Init.SYSTEMD
+    kernel: str = "linux-image-cloud-amd64"
+    base: tuple[str, ...] = BASE
+    packages: tuple[str, ...] = ()
+    """In addition to the base."""
+    lean: bool = True
+    """Without documentation and translations."""
+    disk_bytes: int = DISK_BYTES
+
+    def all_packages(self) -> tuple[str, ...]:
+        """Give every package that is asked for; dependencies come by themselves."""
+        return tuple(dict.fromkeys((self.kernel, *self.base, *_INIT_PACKAGES[self.init], *self.packages)))
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # Debian's support of 11 has ended, and its security archive no longer holds every package
+        # that it lists: the kernel of the last point release is complete.
+        Recipe(
+            name="debian-11",
+            suite="bullseye",
+            os="debian 11",
+            kernel="linux-image-cloud-amd64/bullseye",
+        ),
+        Recipe(name="debian-12", suite="bookworm", os="debian 12"),
+        Recipe(name="debian-13", suite="trixie", os="debian 13"),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Give the recipe of this name."""
+    if name not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise Missing(
+            f"there is no recipe '{name}'",
+            hint=f"recipes: {known}; any other system comes in by 'mayfly image import FILE'",
+        )
+    return RECIPES[name]
+
+
+def check_packages(packages: tuple[str, ...]) -> None:
+    """Refuse what is no package name; apt would take some of it as an instruction."""
+    for package in packages:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
+            raise Invalid(f"'{package}' is not the name of a Debian package")
+
+
+def check_disk_bytes(disk_bytes: int) -> int:
+    """Give the size of the disk, rounded up to whole MiB, or refuse it."""
+    if not SMALLEST_DISK <= disk_bytes <= LARGEST_DISK:
+        raise Invalid(
+            f"a disk of {show_size(disk_bytes)} is not possible",
+            hint=f"from {show_size(SMALLEST_DISK)} to {show_size(LARGEST_DISK)}",
+        )
+    return -(-disk_bytes // MIB) * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Where packages come from, while building and later in the guest."""
+
+    main: str
+    security: str
+
+    def lines(self, suite: str) -> tuple[str, ...]:
+        """Give the lines of sources.list."""
+        return (
+            f"deb {self.main} {suite} main",
+            f"deb {self.main} {suite}-updates main",
+            f"deb {self.security} {suite}-security main",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Where a build happens."""
+
+    tree: Path
+    """Directory that becomes the root of the guest."""
+    layer: Path
+    """Tar file with our own files."""
+    as_root: bool
+    """Else in a user namespace."""
+
+
+def mmdebstrap_argv(
+    recipe: Recipe, mirror: Mirror, place: Workplace, *, apt_options: Mapping[str, str]
+) -> list[str]:
+    """Give the command that makes the root tree.
+
+    Hooks run as shell text by mmdebstrap's own rules; ours hold no value that comes from outside.
+    """
+    argv = [
+        "mmdebstrap",
+        f"--mode={'root' if place.as_root else 'unshare'}",
+        "--variant=minbase",
+        "--format=directory",
+        "--architectures=amd64",
+        f"--include={','.join(recipe.all_packages())}",
+    ]
+    argv += [f'--aptopt={name} "{value}"' for name, value in apt_options.items()]
+    if recipe.lean:
+        argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+        argv.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+    argv += [
+        # Before the kernel is installed: its initramfs is made once, and with our settings.
+        f"--essential-hook=tar-in {place.layer} /",
+        '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/ssh/ssh_host_*',
+    ]
+    if recipe.init is Init.SYSVINIT:
+        argv.append('--customize-hook=chroot "$1" update-rc.d mayfly-agent defaults')
+    return [*argv, recipe.suite, str(place.tree), *mirror.lines(recipe.suite)]
+
+
+_MILESTONES = (
+    ("running apt-get update", 0.02),
+    ("downloading packages", 0.10),
+    ("extracting archives", 0.30),
+    ("installing essential", 0.40),
+    ("installing remaining", 0.55),
+    ("cleaning package lists", 0.98),
+)
+
+
+def milestone(line: str) -> float | None:
+    """Give how far mmdebstrap is, as a fraction, when this line of its output says so."""
+    for words, fraction in _MILESTONES:
+        if line.startswith(f"I: {words}"):
+            return fraction
+    return None

@@ -1,0 +1,120 @@
+"""The nouns of Mayfly as frozen values; ``docs/reference/glossary.md`` has the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class NetworkMode(StrEnum):
+    """What a machine can reach."""
+
+    NONE = "none"
+    RESTRICTED = "restricted"
+    """A list of host:port, through a proxy of ours."""
+    OPEN = "open"
+    """The outside world, but not the host, link-local, private or site networks."""
+
+
+class State(StrEnum):
+    """The states of a machine."""
+
+    WANTED = "wanted"
+    STARTING = "starting"
+    STANDBY = "standby"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+    KEPT = "kept"
+    STOPPING = "stopping"
+    GONE = "gone"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Who(StrEnum):
+    """Whose doing the end of a job was."""
+
+    JOB = "job"
+    MAYFLY = "mayfly"
+    SITE = "site"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A group of the host, to exist in the machine too."""
+
+    name: str
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The user a job runs as: the same name and numbers inside as outside."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[Group, ...]
+    """All groups, the primary one included."""
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The size of a machine."""
+
+    cpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A bootable disk in the catalogue."""
+
+    name: str
+    version: str
+    arch: str
+    os: str
+    sha512: str
+    """Of the disk file as it stands in the catalogue."""
+    size_bytes: int
+    disk_bytes: int
+    """Size of the disk that the guest sees."""
+    format: str
+    """``qcow2`` or ``raw``."""
+    created_at: str
+    """ISO 8601, UTC."""
+    source: str
+    """Where it came from, in words: a recipe, a file."""
+    disk: Path
+    mtime_ns: int
+    """Of the disk file when it was admitted; a change means that it was tampered with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """What is asked for."""
+
+    image: str
+    shape: Shape
+    disk_gib: int | None
+    network: NetworkMode
+    allow: tuple[str, ...] = ()
+    """host:port pairs that ``restricted`` lets through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended: the content of ``--status-file``."""
+
+    phase: str
+    """The step under way: ``template``, ``start``, ``copy-in``, ``job``, ``copy-out``, ``done``."""
+    who: Who
+    code: int
+    """Exit status that ``mayfly run`` gives."""
+    reason: str
+    machine: str

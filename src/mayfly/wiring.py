@@ -1,0 +1,59 @@
+"""The one place that puts the parts together from configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mayfly.config import Paths, Settings, load_settings
+from mayfly.engine.kvm import Verdict, choose_accelerator
+from mayfly.engine.probe import Qemu, probe_qemu
+from mayfly.engine.template import Engine
+from mayfly.errors import Failed
+from mayfly.images.catalogue import Catalogue
+
+
+def load() -> tuple[Paths, Settings]:
+    """Give the directories and settings of the calling user."""
+    paths = Paths.for_user()
+    return paths, load_settings(paths.config_files)
+
+
+def catalogue_of(paths: Paths) -> Catalogue:
+    """Give the images that the calling user can run."""
+    return Catalogue(own=paths.images, dirs=paths.image_dirs)
+
+
+def engine_for(paths: Paths, settings: Settings) -> tuple[Engine, Verdict]:
+    """Give what machines are made with on this host, asking QEMU and KVM when that is new.
+
+    Raises ``Missing`` without QEMU, ``Failed`` when it lacks what a machine needs.
+    """
+    qemu = probe_qemu(settings, paths.cache)
+    lacking = lacks(qemu)
+    if lacking:
+        raise Failed(
+            f"{qemu.root}{qemu.path} {qemu.version} lacks {', '.join(lacking)}",
+            hint="any QEMU from 7.2 with the q35 machine will do; 'mayfly doctor' says more",
+        )
+    verdict = choose_accelerator(qemu, settings, paths.cache, kernels(paths))
+    engine = Engine(
+        paths=paths, settings=settings, qemu=qemu, accelerator=verdict.accelerator
+    )
+    return engine, verdict
+
+
+def lacks(qemu: Qemu) -> list[str]:
+    """Give what a QEMU must have for machines and has not."""
+    found = {
+        "a versioned q35 machine": bool(qemu.machine_type),
+        "an accelerator (kvm or tcg)": qemu.has_kvm or qemu.has_tcg,
+        "the migration capability x-ignore-shared": qemu.has_ignore_shared,
+        "the option -sandbox": qemu.has_sandbox,
+    }
+    return [name for name, there in found.items() if not there] + list(qemu.missing)
+
+
+def kernels(paths: Paths) -> list[Path]:
+    """Give the Linux kernels on this host that a tiny guest could boot."""
+    beside = [kernel for top in paths.image_dirs for kernel in sorted(top.glob("*/vmlinuz"))]
+    return [*beside, *sorted(Path("/boot").glob("vmlinuz*"))]
