@@ -42,7 +42,7 @@ def run(
 ) -> Finished:
     """Run ``argv`` to its end.
 
-    Raises ``Failed`` when the program is missing, exceeds ``timeout_s`` seconds, or (unless
+    Raises ``Failed`` when the program cannot be started, exceeds ``timeout_s`` seconds, or (unless
     ``check`` is false) exits with another status than 0.
     """
     log.debug("run %s", argv)
@@ -56,7 +56,7 @@ def run(
             env=env,
             cwd=cwd,
         )
-    except FileNotFoundError as error:
+    except OSError as error:
         raise Failed(
             f"cannot run {argv[0]}: {error.strerror}",
             hint="'mayfly doctor' says which package has it",

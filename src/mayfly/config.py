@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.errors import Invalid
-from mayfly.units import parse_size
+from mayfly.model import NetworkMode
+from mayfly.units import MIB, parse_size
 
 SYSTEM_CONFIG = Path("/etc/mayfly/config.toml")
 SYSTEM_IMAGES = Path("/var/lib/mayfly/images")
+CHOICES = {"network": [mode.value for mode in NetworkMode], "accelerator": ["auto", "kvm", "tcg"]}
+_KINDS = {int: "a whole number", str: "text", tuple: "a list"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +43,14 @@ class Paths:
         """Find the directories of the calling user; nothing is created."""
         if home := environ.get("MAYFLY_HOME"):
             top = Path(home).absolute()
-            return cls._beneath(
-                top / "state", top / "cache", (top / "config.toml",), ()
-            )
+            return cls._beneath(top / "state", top / "cache", (top / "config.toml",), ())
         if os.geteuid() == 0:
             state, cache = Path("/var/lib/mayfly"), Path("/var/cache/mayfly")
             return cls._beneath(state, cache, (SYSTEM_CONFIG,), ())
         user = Path.home()
         state = Path(environ.get("XDG_STATE_HOME") or user / ".local/state") / "mayfly"
         cache = Path(environ.get("XDG_CACHE_HOME") or user / ".cache") / "mayfly"
-        own = (
-            Path(environ.get("XDG_CONFIG_HOME") or user / ".config")
-            / "mayfly/config.toml"
-        )
+        own = Path(environ.get("XDG_CONFIG_HOME") or user / ".config") / "mayfly/config.toml"
         return cls._beneath(state, cache, (SYSTEM_CONFIG, own), (SYSTEM_IMAGES,))
 
     @classmethod
@@ -109,7 +107,7 @@ class Settings:
 def load_settings(files: tuple[Path, ...]) -> Settings:
     """Read the files that exist, later ones winning.
 
-    Raises ``Invalid``, naming file and key, on anything unknown or of the wrong type.
+    Raises ``Invalid``, naming file and key, on anything unknown, of the wrong type or no choice.
     """
     settings = Settings()
     for file in files:
@@ -130,12 +128,10 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, value in values.items():
         if key == "memory" and isinstance(value, str):
-            checked["memory_mib"] = parse_size(value) >> 20
+            checked["memory_mib"] = _memory(file, value)
             continue
         if key not in known:
-            raise Invalid(
-                f"{file}: no such setting '{key}'", hint=f"known: {', '.join(known)}"
-            )
+            raise Invalid(f"{file}: no such setting '{key}'", hint=f"known: {', '.join(known)}")
         checked[key] = _typed(file, key, value, type(getattr(Settings(), key)))
     return checked
 
@@ -146,12 +142,22 @@ def _typed(file: Path, key: str, value: object, wanted: type) -> object:
             _network(file, key, item)
         return tuple(str(item) for item in value)
     if type(value) is not wanted:
-        raise Invalid(
-            f"{file}: '{key}' must be of type {wanted.__name__}, not {value!r}"
-        )
+        raise Invalid(f"{file}: '{key}' must be {_KINDS[wanted]}, not {value!r}")
     if wanted is int and not 0 < int(str(value)) < 1 << 32:
         raise Invalid(f"{file}: '{key}' must be positive, not {value!r}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise Invalid(f"{file}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value
+
+
+def _memory(file: Path, text: str) -> int:
+    try:
+        size = parse_size(text)
+    except Invalid as error:
+        raise Invalid(f"{file}: 'memory': {error.message}", hint=error.hint) from error
+    if size < MIB:
+        raise Invalid(f"{file}: 'memory' must be 1M or more, not {text}")
+    return size // MIB
 
 
 def _network(file: Path, key: str, item: object) -> None:

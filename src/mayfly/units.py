@@ -9,24 +9,25 @@ from mayfly.errors import Invalid
 MIB = 1 << 20
 GIB = 1 << 30
 
-_SIZE = {"": 1, "B": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
+_SIZE = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_size(text: str) -> int:
     """Read a size, in bytes; units are powers of 1024 (``1G`` = 1 GiB = ``1GiB``)."""
-    match = re.fullmatch(r"(\d{1,15})\s*([BKMGT]?)(I?B)?", text.strip().upper())
+    match = re.fullmatch(r"([0-9]{1,15})\s*(?:B|([KMGT])(?:I?B)?)?", text.strip().upper())
     if match is None:
         raise Invalid(f"'{text}' is not a size", hint="write it as 512M or 2G")
-    return int(match[1]) * _SIZE[match[2]]
+    return int(match[1]) * _SIZE[match[2] or ""]
 
 
 def parse_duration(text: str) -> float:
     """Read a duration in seconds: ``90s``, ``10m``, ``1h30m``, ``2d``; a bare number is seconds."""
-    if re.fullmatch(r"\d{1,9}", text.strip()):
-        return float(text)
-    parts = re.findall(r"(\d{1,9})([smhdw])", text.strip().lower())
-    if not parts or "".join(a + b for a, b in parts) != text.strip().lower():
+    plain = text.strip().lower()
+    if re.fullmatch(r"[0-9]{1,9}", plain):
+        return float(plain)
+    parts = re.findall(r"([0-9]{1,9})([smhdw])", plain)
+    if not parts or "".join(a + b for a, b in parts) != plain:
         raise Invalid(f"'{text}' is not a duration", hint="write it as 90s, 10m, 1h30m or 2d")
     return float(sum(int(number) * _SECONDS[unit] for number, unit in parts))
 
@@ -35,8 +36,8 @@ def show_size(count: int) -> str:
     """Give a size for people, three digits at most."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000 or unit == "TiB":
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        if value < 999.5 or unit == "TiB":
+            return f"{value:.0f} {unit}" if value >= 9.95 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("unreachable")
 

@@ -25,7 +25,7 @@ DISK_FORMAT = 1
 LABEL = "cidata"
 MOUNT = "/run/mayfly"
 SSHFS = "/usr/bin/sshfs"
-LATE_MODULES = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache")
+LATE_MODULES = ("runpy", "encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache")
 TOOL_TIMEOUT_S = 120.0
 
 USER_DATA = f"""#cloud-config
@@ -130,7 +130,8 @@ def _start_script(*, sshfs: bool) -> str:
     lines.append(f"export PYTHONHOME={MOUNT} PYTHONDONTWRITEBYTECODE=1")
     lines.append("cd /")
     start = f"{loader} --library-path {lib} {MOUNT}/bin/python3 -S -s -m mayfly.guest.agent"
-    lines.append(f"exec {start} --daemon")
+    # What the agent complains of is wanted where the host can read it: on the serial console.
+    lines.append(f"exec {start} --daemon 2>/dev/console")
     return "\n".join(lines) + "\n"
 
 

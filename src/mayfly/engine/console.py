@@ -30,6 +30,7 @@ class Console:
             self._stack = stack.pop_all()
         self._stdio = stdio
         self._report = report
+        self._told = (0, 0)
 
     def close(self) -> None:
         """Restore the terminal, and let go of the descriptors."""
@@ -37,7 +38,13 @@ class Console:
 
     def size(self) -> tuple[int, int]:
         """Give the window's rows and columns."""
-        return window_size(self._stdio.stdout, self._stdio.stdin, self._stdio.stderr)
+        self._told = window_size(self._stdio.stdout, self._stdio.stdin, self._stdio.stderr)
+        return self._told
+
+    def new_size(self) -> tuple[int, int] | None:
+        """Give the window's size if it is another than the last that was given."""
+        before = self._told
+        return None if before == self.size() else self._told
 
     def say(self, text: str) -> None:
         """Report to the user, out of raw mode."""

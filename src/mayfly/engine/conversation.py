@@ -165,15 +165,9 @@ class Conversation:
         for stream in (Stream.STDOUT, Stream.STDERR):
             if not self.ended(stream):
                 raise FrameError(f"'exit' before the end of {stream.name}")
+        status = _exit_status(message)
         self.stage = Stage.AFTER
-        code, name = message.get("code"), message.get("signal")
-        if name is None:
-            code = _number(message, "code", 0, 255)
-            return code, f"the job ended with exit status {code}"
-        number = parse_name(name) if isinstance(name, str) else None
-        if number is None or code is not None:
-            raise FrameError("'exit' with neither a status nor a signal")
-        return 128 + number, f"the job was ended by signal {printable(name, 20)}"
+        return status
 
     def bye(self, message: dict[str, Any]) -> None:
         """Check that the conversation may end now."""
@@ -184,6 +178,17 @@ class Conversation:
     def _expect(self, stage: Stage, message: dict[str, Any]) -> None:
         if self.stage is not stage:
             raise FrameError(f"'{message['type']}' at the stage {self.stage.name}")
+
+
+def _exit_status(message: dict[str, Any]) -> tuple[int, str]:
+    code, name = message.get("code"), message.get("signal")
+    if name is None:
+        code = _number(message, "code", 0, 255)
+        return code, f"the job ended with exit status {code}"
+    number = parse_name(name) if isinstance(name, str) else None
+    if number is None or code is not None:
+        raise FrameError("'exit' with neither a status nor a signal")
+    return 128 + number, f"the job was ended by signal {printable(name, 20)}"
 
 
 def _number(message: dict[str, Any], key: str, least: int, most: int) -> int:

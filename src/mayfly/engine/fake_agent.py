@@ -131,6 +131,11 @@ class FakeAgent:
         self.say("started", pid=4711)
         return request
 
+    def run(self) -> None:
+        """Start, and wait until the host knows: it then ends a stdin that is empty."""
+        self.start()
+        self.until(lambda: Stream.STDIN in self.ended)
+
     def write(self, stream: Stream, data: bytes) -> bool:
         """Send bytes of a stream, as credit allows; ``False`` when the host wants no more."""
         view = memoryview(data)

@@ -6,7 +6,6 @@ it or gone, whichever thread made it and however it died.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import gc
 import json
@@ -14,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +51,10 @@ class Forked:
     def wait_exec(self) -> None:
         """Wait until the child has become another program; raises what kept it from that."""
         receive(self.channel)
+
+    def kill(self) -> None:
+        """End a child that has become another program, and so does not listen to us."""
+        os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Tell the child to end, see to it that it does, and collect it."""
@@ -99,16 +103,16 @@ def report(
     if error is not None:
         kind = type(error).__name__
         words = {"kind": kind, "message": error.message[:2000], "hint": error.hint[:2000]}
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))
     channel.sendmsg([json.dumps(words).encode()], [rights] if fds else [])
 
 
 def receive(channel: socket.socket) -> list[int] | None:
     """Wait for one message of ``report``; None when the other end is closed."""
     try:
-        data, fds, _, _ = socket.recv_fds(
-            channel, MESSAGE_BYTES, MESSAGE_FDS, socket.MSG_CMSG_CLOEXEC
-        )
+        # Not recv_fds: in Python 3.11 it forgets the flags, and every program would inherit them.
+        space = socket.CMSG_SPACE(MESSAGE_FDS * struct.calcsize("i"))
+        data, rights, _, _ = channel.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
     except TimeoutError:
@@ -118,7 +122,8 @@ def receive(channel: socket.socket) -> list[int] | None:
     words = json.loads(data)
     if words:
         raise _ERRORS[words["kind"]](words["message"], hint=words["hint"])
-    return list(fds)
+    fds = b"".join(content for _, _, content in rights)
+    return [fd for (fd,) in struct.iter_unpack("i", fds)]
 
 
 def wait_for_end(channel: socket.socket) -> None:
@@ -144,7 +149,9 @@ def _run(
         status = _complain(channel, Failed(str(error)))
     finally:
         if status is None:
-            traceback.print_exc()
+            # Not through sys.stderr, whose lock or file may be the maker's.
+            with contextlib.suppress(OSError):
+                os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         os._exit(1 if status is None else status)
 
 

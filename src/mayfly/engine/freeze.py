@@ -44,9 +44,11 @@ from mayfly.model import Image, Shape, State
 from mayfly.units import MIB, show_duration, show_size
 
 BOOT_LIMIT_S = 300.0
-SETTLE_LIMIT_S = 180.0
+SETTLE_LIMIT_S = 120.0
 TOOL_LIMIT_S = 60.0
 CONSOLE_LINES = 40
+LOGIN_LIMIT_S = 60.0
+"""From the login prompt to the agent's greeting, when the boot itself is over."""
 DISK_HEADROOM = 400 * MIB
 """What a template's disk layer takes at most, by experience, besides its memory."""
 
@@ -220,6 +222,7 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
 def _wait_for_guest(process: Process, image: Image, report: Report) -> Booted:
     began = time.monotonic()
     console: list[str] = []
+    waiting: list[float] = []
     control = Control(process.connect("control"), process.handle)
     control.begin()
 
@@ -229,6 +232,13 @@ def _wait_for_guest(process: Process, image: Image, report: Report) -> Booted:
         del console[:-CONSOLE_LINES]
         if any(PANIC in line for line in console):
             raise Failed("its kernel panicked while booting")
+        if any("login:" in line for line in console):
+            waiting.append(time.monotonic())
+            if waiting[-1] - waiting[0] > LOGIN_LIMIT_S:
+                raise Failed(
+                    f"it showed a login prompt {LOGIN_LIMIT_S:.0f} s ago, but no agent was "
+                    "started: it needs cloud-init, or Mayfly's start stub"
+                )
         if process.has_ended():
             raise Failed(f"QEMU ended: {process.said()}")
 

@@ -50,11 +50,13 @@ class Interrupts:
             self._insist()
 
     def resize(self) -> None:
-        """Tell the job the size of its window."""
+        """Tell the job the size of its window, if that changed."""
         parts = self._parts
-        if parts.console.tty and parts.stage is Stage.JOB:
-            rows, columns = parts.console.size()
-            parts.tell({"type": "resize", "rows": rows, "cols": columns})
+        if not parts.console.tty or parts.stage is not Stage.JOB:
+            return
+        size = parts.console.new_size()
+        if size is not None:
+            parts.tell({"type": "resize", "rows": size[0], "cols": size[1]})
 
     def _forward(self, number: signal.Signals) -> None:
         parts = self._parts

@@ -8,9 +8,12 @@ so that only seals (memfd_create(2), fcntl(2) F_SEAL_WRITE), not file modes, can
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -65,12 +68,23 @@ def save(fd: int, path: Path) -> None:
 
 
 def load(name: str, path: Path, size: int) -> int:
-    """Read a saved object back, sealed."""
-    fd = new_memory(name, size)
-    source = os.open(path, os.O_RDONLY)
+    """Read a saved object back, sealed.
+
+    Raises ``Failed`` when the file is not there or not whole, ``Quota`` when memory is short.
+    """
     try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Failed(f"cannot open {path}: {error.strerror}") from error
+    with open(source, "rb"):
         if os.fstat(source).st_size != size:
             raise Failed(f"{path} has {os.fstat(source).st_size} bytes, not {size}")
+        return _load(name, path, source, size)
+
+
+def _load(name: str, path: Path, source: int, size: int) -> int:
+    fd = new_memory(name, size)
+    try:
         _copy_data(source, fd, size)
         seal(fd)
     except OSError as error:
@@ -79,8 +93,6 @@ def load(name: str, path: Path, size: int) -> int:
     except BaseException:
         os.close(fd)
         raise
-    finally:
-        os.close(source)
     return fd
 
 
@@ -89,8 +101,10 @@ def _copy_data(source: int, target: int, size: int) -> None:
     while at < size:
         try:
             start = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:
-            return  # ENXIO: only a hole is left.
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # Only a hole is left.
+            raise
         end = os.lseek(source, start, os.SEEK_HOLE)
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
@@ -157,4 +171,5 @@ def end_holder(directory: Path) -> None:
     """End the process that holds a template's memory, if there is one."""
     holder = read_holder(directory)
     if holder is not None:
-        os.kill(holder.pid, 9)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ import json
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -16,14 +17,18 @@ LINE_LIMIT = 32 << 20
 
 
 class Monitor:
-    """A connected monitor. Every method raises ``Failed`` when QEMU refuses or is gone."""
+    """A connected monitor.
+
+    Every method raises ``Failed`` when QEMU refuses or is gone, ``Unavailable`` when it is silent.
+    """
 
     def __init__(self, connection: socket.socket, *, timeout_s: float = REPLY_TIMEOUT_S) -> None:
         self._socket = connection
         self._timeout_s = timeout_s
         self._buffer = bytearray()
         self._events: list[dict[str, Any]] = []
-        self._outstanding = 0
+        self._last_id = 0
+        self._unanswered: deque[int] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +66,8 @@ class Monitor:
         fds: Sequence[int] = (),
     ) -> None:
         """Send a command without waiting; ``reply`` is then called once for each, in order."""
-        request: dict[str, Any] = {"execute": command}
+        self._last_id += 1
+        request: dict[str, Any] = {"execute": command, "id": self._last_id}
         if arguments is not None:
             request["arguments"] = dict(arguments)
         text = json.dumps(request).encode() + b"\n"
@@ -72,14 +78,18 @@ class Monitor:
                 self._socket.sendall(text)
         except OSError as error:
             raise Failed(f"QEMU is gone: its monitor took no '{command}': {error}") from error
+        self._unanswered.append(self._last_id)
 
     def reply(self, command: str) -> Any:
         """Give the result of the earliest command still unanswered."""
+        number = self._unanswered.popleft()
         deadline = time.monotonic() + self._timeout_s
         while True:
             message = self._read(deadline)
             if "event" in message:
                 self._events.append(message)
+            elif message.get("id", number) != number:
+                continue  # The late answer to a command that was given up.
             elif "error" in message:
                 raise Failed(f"QEMU refused '{command}': {message['error'].get('desc')}")
             elif "return" in message:
@@ -106,31 +116,51 @@ class Monitor:
 
     def events(self) -> list[dict[str, Any]]:
         """Give the events that have arrived, without waiting."""
-        while select.select([self._socket], [], [], 0)[0] or b"\n" in self._buffer:
-            self._events.append(self._read(time.monotonic() + self._timeout_s))
+        try:
+            while select.select([self._socket], [], [], 0)[0]:
+                self._receive()
+        except Failed:
+            # What it said before its end comes first; the next call raises this again.
+            if b"\n" not in self._buffer and not self._events:
+                raise
+        while (message := self._next()) is not None:
+            if "event" in message:
+                self._events.append(message)
         found, self._events = self._events, []
         return found
 
     def _read(self, deadline: float) -> dict[str, Any]:
-        while (end := self._buffer.find(b"\n")) < 0:
+        while (message := self._next()) is None:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not select.select([self._socket], [], [], remaining)[0]:
                 raise Unavailable("QEMU's monitor did not answer in time: stopped or overloaded?")
-            try:
-                data = self._socket.recv(65536)
-            except OSError as error:
-                raise Failed(f"QEMU is gone: {error}") from error
-            if not data:
-                raise Failed("QEMU ended while it was talked to")
-            self._buffer += data
-            if len(self._buffer) > LINE_LIMIT:
-                raise Failed("QEMU's monitor sent an endless line")
+            self._receive()
+        return message
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except OSError as error:
+            raise Failed(f"QEMU is gone: {error}") from error
+        if not data:
+            raise Failed("QEMU ended while it was talked to")
+        self._buffer += data
+        if len(self._buffer) > LINE_LIMIT:
+            raise Failed("QEMU's monitor sent an endless line")
+
+    def _next(self) -> dict[str, Any] | None:
+        """Give the next whole message among what is here."""
+        end = self._buffer.find(b"\n")
+        if end < 0:
+            return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Failed(f"QEMU's monitor sent {line[:100]!r}") from error
-        if not isinstance(message, dict):
+        if not isinstance(message, dict) or not all(
+            isinstance(message.get(name, {}), dict) for name in ("data", "error")
+        ):
             raise Failed(f"QEMU's monitor sent {line[:100]!r}")
         return message

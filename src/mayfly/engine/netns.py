@@ -48,6 +48,8 @@ _SYSCTLS = {
     "ipv4/conf/default/route_localnet": "0",
     # Also without an uplink: only a router answers that it has no route.
     "ipv4/ip_forward": "1",
+    # Else only a few refusals are answered at once, then one in each second.
+    "ipv4/icmp_ratelimit": "0",
 }
 
 

@@ -70,8 +70,8 @@ class Finding:
 
     name: str
     ok: bool
-    missing: str = ""
-    """What is not there, and what that prevents."""
+    detail: str
+    """What is there, or what is not and what that prevents."""
     mend: str = ""
     """The exact command that mends it."""
 
@@ -126,7 +126,7 @@ def _start_restricted(
         server = forked(
             lambda channel: serve(channel, accepting, gate, become), name="proxy", keep=[listener]
         )
-        stack.enter_context(server)
+        stack.enter_context(server).receive()
     proxy = f"http://{netns.GATEWAY}:{netns.PROXY_PORT}"
     env = dict.fromkeys(_PROXY_NAMES, proxy)
     env |= dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1")
@@ -187,8 +187,8 @@ def _text(path: str, *, or_else: str | None = None) -> str:
         return or_else
 
 
-def require_tun() -> None:
-    """Raise unless this user may make tap devices."""
+def require_tun() -> str:
+    """Give the path of the tun device; raises unless this user may make tap devices."""
     try:
         os.close(os.open(netns.TUN, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError as error:
@@ -202,6 +202,7 @@ def require_tun() -> None:
             f"cannot open {netns.TUN}, which a network needs: {error.strerror}",
             hint="sudo modprobe tun",
         ) from error
+    return netns.TUN
 
 
 def require_program(name: str, *, package: str) -> str:
@@ -217,7 +218,7 @@ def require_program(name: str, *, package: str) -> str:
 
 
 def check_network() -> list[Finding]:
-    """Look at what networks need of this host; the last two are tried for real."""
+    """Look at what networks need of this host; both kinds are tried for real."""
     restricted = [_finding("tun device", require_tun)]
     tools = [
         _finding("nft", lambda: require_program("nft", package="nftables")),
@@ -231,16 +232,15 @@ def check_network() -> list[Finding]:
 
 
 def _try_mode(mode: NetworkMode) -> Finding:
-    def attempt() -> None:
+    def attempt() -> str:
         with start_network(NetworkPlan(mode=mode)):
-            pass
+            return "was set up and taken away again"
 
     return _finding(f"network {mode.value}", attempt)
 
 
-def _finding(name: str, attempt: Callable[[], object]) -> Finding:
+def _finding(name: str, attempt: Callable[[], str]) -> Finding:
     try:
-        attempt()
+        return Finding(name=name, ok=True, detail=attempt())
     except MayflyError as error:
-        return Finding(name=name, ok=False, missing=error.message, mend=error.hint)
-    return Finding(name=name, ok=True)
+        return Finding(name=name, ok=False, detail=error.message, mend=error.hint)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from mayfly.engine import linux
+from mayfly.engine.forked import report
 from mayfly.engine.netns import Ids
 from mayfly.engine.privileges import become
 from mayfly.engine.request import END_OF_HEAD, HEAD_LIMIT, Request, parse_request, refusal
@@ -82,11 +83,12 @@ class Gate:
 def serve(channel: socket.socket, listener: socket.socket, gate: Gate, ids: Ids | None) -> None:
     """Serve until the maker of this process ends it. The body of a forked child.
 
-    ``ids``: whom to become, when root calls.
+    ``ids``: whom to become, when root calls; reported when it is done.
     """
     if ids is not None:
         become(ids.uid, ids.gid)
     linux.no_new_privileges()
+    report(channel)
     places = threading.BoundedSemaphore(CONNECTIONS)
     with selectors.DefaultSelector() as selector:
         for source in (channel, listener):

@@ -132,7 +132,9 @@ def open_place(machines: Path, name: str) -> Place:
 def read_record(path: Path) -> Record:
     """Read one record; raises ``Failed`` when it is not one."""
     try:
-        stored: dict[str, Any] = json.loads((path / RECORD).read_text())
+        stored: Any = json.loads((path / RECORD).read_text())
+        if not isinstance(stored, dict):
+            raise Failed(f"{path / RECORD} is no record")
         if stored.pop("format") != RECORD_FORMAT:
             raise Failed(f"{path / RECORD} was written by another version of Mayfly")
         return Record(**{**stored, "state": State(stored["state"])})
@@ -179,25 +181,34 @@ def reap(machines: Path, now: float) -> list[str]:
     """Remove what dead processes left and what has expired; gives the ids, for a message."""
     removed = []
     for path in _named(machines):
-        lock = _lock(path)
+        # A kept machine is not even locked: somebody may be about to enter it.
+        lock = None if _stays(path, now) else _lock(path)
         if lock is None:
             continue
         place = Place(path, lock)
-        record = _record_or_none(path)
-        if record is not None and _stays(record, now):
+        if _stays(path, now) or not _end(path):
             place.release()
             continue
-        if record is not None:
-            kill_qemu(record)
         place.remove()
         removed.append(path.name)
     _remove_unnamed(machines, now)
     return removed
 
 
-def _stays(record: Record, now: float) -> bool:
-    kept = record.state is State.KEPT and is_alive(record)
-    return kept and (record.expires_at is None or now < record.expires_at)
+def _stays(path: Path, now: float) -> bool:
+    record = _record_or_none(path)
+    if record is None or record.state is not State.KEPT or not is_alive(record):
+        return False
+    return record.expires_at is None or now < record.expires_at
+
+
+def _end(path: Path) -> bool:
+    """End what runs there; false when it does not end."""
+    record = _record_or_none(path)
+    if record is None:
+        return True
+    kill_qemu(record)
+    return not is_alive(record)
 
 
 def _record_or_none(path: Path) -> Record | None:
@@ -209,11 +220,19 @@ def _record_or_none(path: Path) -> Record | None:
 
 def _remove_unnamed(machines: Path, now: float) -> None:
     for path in _entries(machines):
-        if path.name.startswith(".") and now - path.stat().st_mtime > FRESH_S:
+        if path.name.startswith(".") and now - _mtime(path, now) > FRESH_S:
             lock = _lock(path)
             if lock is not None:
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(lock)
+
+
+def _mtime(path: Path, default: float) -> float:
+    """Give a path's time; the default when its owner has renamed or removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return default
 
 
 def _named(machines: Path) -> Iterator[Path]:
@@ -239,6 +258,10 @@ def _lock(path: Path) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(fd)
+        return None
+    if os.fstat(fd).st_nlink == 0:
+        # Its owner removed it between our two calls.
         os.close(fd)
         return None
     return fd

@@ -169,12 +169,14 @@ class Session:
     def _look(self) -> None:
         parts = self._parts
         self._send_files()
+        self._end_stdin()
         if not parts.link.full:
             parts.link.send(parts.conversation.credit())
         parts.link.flush()
         events = select.POLLIN | (select.POLLOUT if parts.link.queued or self._has_files() else 0)
         idle = self._finishing or parts.link.closed
         parts.loop.watch(parts.link.fileno(), 0 if idle else events, self._port_ready)
+        # After the flush: while the queue is full stdin waits, and the port wakes us.
         self._watch_stdin()
         for stream, output in parts.console.outputs.items():
             events = select.POLLOUT if output.waiting else 0
@@ -201,12 +203,15 @@ class Session:
                 parts.link.send(pack(Kind.EOF, Stream.FILES_IN))
                 parts.conversation.files_sent()
 
+    def _end_stdin(self) -> None:
+        parts = self._parts
+        if parts.stage is Stage.JOB and parts.console.input.ended and self._stdin_open:
+            self._stdin_open = False
+            parts.link.send(pack(Kind.EOF, Stream.STDIN))
+
     def _watch_stdin(self) -> None:
         parts, source = self._parts, self._parts.console.input
         ours = parts.stage is Stage.JOB and not self._finishing
-        if ours and source.ended and self._stdin_open:
-            self._stdin_open = False
-            parts.link.send(pack(Kind.EOF, Stream.STDIN))
         if ours and parts.console.in_background():
             ours = False
             if not parts.loop.has("background"):

@@ -34,21 +34,28 @@ class Partition(NamedTuple):
 
 def grow_root() -> None:
     """Let partition and file system of / fill the disk, while mounted."""
+    sort = file_system_of("/")
+    if sort not in ("ext3", "ext4", "xfs"):
+        raise Refused(f"do not know how to grow a root file system of type {sort}")
     device = os.stat("/").st_dev
-    partition = find_partition(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    if partition is not None:
-        node = f"/dev/{partition.disk}"
-        with open(node, "rb", buffering=0) as disk:
-            total = _size(disk.fileno()) // SECTOR
-            size = total - partition.start - TAIL
-            if size <= partition.size:
-                return
-            _resize_partition(disk.fileno(), partition, size)
-            table = disk.read(SECTOR)
-        _record(node, grown(table, partition, size))
-    else:
-        size = _device_size(device) // SECTOR
-    _grow_file_system(size * SECTOR)
+    sysfs = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
+    partition = find_partition(sysfs)
+    size = _number(f"{sysfs}/size") if partition is None else _grow_partition(partition)
+    _grow_file_system(sort, size * SECTOR)
+
+
+def _grow_partition(partition: Partition) -> int:
+    node = f"/dev/{partition.disk}"
+    with open(node, "rb", buffering=0) as disk:
+        size = _size(disk.fileno()) // SECTOR - partition.start - TAIL
+        if size <= partition.size:
+            return partition.size
+        _resize_partition(disk.fileno(), partition, size)
+        table = grown(disk.read(SECTOR), partition, size)
+    if table is not None:
+        with open(node, "r+b", buffering=0) as disk:
+            disk.write(table)
+    return size
 
 
 def find_partition(sysfs: str) -> Partition | None:
@@ -56,10 +63,7 @@ def find_partition(sysfs: str) -> Partition | None:
     if not os.path.exists(f"{sysfs}/partition"):
         return None
     disk = os.path.basename(os.path.dirname(os.path.realpath(sysfs)))
-    numbers = []
-    for name in ("partition", "start", "size"):
-        with open(f"{sysfs}/{name}") as file:
-            numbers.append(int(file.read()))
+    numbers = (_number(f"{sysfs}/{name}") for name in ("partition", "start", "size"))
     return Partition(disk, *numbers)
 
 
@@ -78,12 +82,6 @@ def grown(table: bytes, partition: Partition, size: int) -> bytes | None:
     return table[: at + 12] + struct.pack("<I", size) + table[at + 16 :]
 
 
-def _record(node: str, table: bytes | None) -> None:
-    if table is not None:
-        with open(node, "r+b", buffering=0) as disk:
-            disk.write(table)
-
-
 def _resize_partition(disk: int, partition: Partition, size: int) -> None:
     place = struct.pack(
         "@qqi64s64s4x", partition.start * SECTOR, size * SECTOR, partition.number, b"", b""
@@ -98,22 +96,19 @@ def _size(device: int) -> int:
     return int(size)
 
 
-def _device_size(device: int) -> int:
-    with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size") as file:
-        return int(file.read()) * SECTOR
+def _number(path: str) -> int:
+    with open(path) as file:
+        return int(file.read())
 
 
-def _grow_file_system(size: int) -> None:
-    sort = file_system_of("/")
+def _grow_file_system(sort: str, size: int) -> None:
     top = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         blocks = size // os.statvfs("/").f_frsize
-        if sort in ("ext4", "ext3"):
-            fcntl.ioctl(top, EXT4_IOC_RESIZE_FS, struct.pack("@Q", blocks))
-        elif sort == "xfs":
+        if sort == "xfs":
             fcntl.ioctl(top, XFS_IOC_FSGROWFSDATA, struct.pack("@QI4x", blocks, 25))
         else:
-            raise Refused(f"do not know how to grow a root file system of type {sort}")
+            fcntl.ioctl(top, EXT4_IOC_RESIZE_FS, struct.pack("@Q", blocks))
     finally:
         os.close(top)
 

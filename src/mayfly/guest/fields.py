@@ -26,6 +26,14 @@ def number(message: dict[str, Any], key: str, *, low: int = 0, high: int = (1 <<
     return value
 
 
+def seconds(message: dict[str, Any], key: str, *, high: float) -> float:
+    """Give a duration."""
+    value = message.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+        raise Refused(f"'{key}' must be a number of seconds, at most {high:g}")
+    return float(value)
+
+
 def flag(message: dict[str, Any], key: str) -> bool:
     """Give a truth value; false when it is missing."""
     value = message.get(key, False)

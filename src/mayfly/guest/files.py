@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
@@ -28,9 +27,8 @@ def write_text(path: str, text: str, *, mode: int = 0o644) -> None:
     """
     data = text.encode("utf-8", "surrogateescape")
     temporary = f"{path}.mayfly"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, mode)
     try:
         _write_all(fd, data)
         _take_over(path, fd, mode)

@@ -38,6 +38,26 @@ class Outlet(Protocol):
     def relay(self, fd: int, stream: int, limit: int) -> int:
         """Read once from ``fd`` into a DATA frame; 0 at the end of file."""
 
+    def flush(self) -> None:
+        """Let what is queued leave."""
+
+
+class Sink:
+    """An outlet that leads nowhere."""
+
+    idle = True
+
+    def send(self, frame: bytes) -> None:
+        """Drop a frame."""
+
+    def relay(self, fd: int, stream: int, limit: int) -> int:
+        """Read once from ``fd`` and drop it; 0 at the end of file."""
+        del stream
+        return len(os.read(fd, limit))
+
+    def flush(self) -> None:
+        """Do nothing."""
+
 
 class Outflow:
     """What a process writes, on its way to the host; never more than the host has room for."""
@@ -176,9 +196,7 @@ class Inflow:
         except OSError:
             self._broken = True
         if self._broken:
-            # Nobody reads any more: the host may stop, and what is still on its way is ignored.
-            self._outlet.send(pack(Kind.CLOSE, self._stream))
-            self.close()
+            self.refuse()
         elif self._finished and not self._chunks:
             return self._end()
         return False
@@ -191,7 +209,8 @@ class Inflow:
             self._chunks.popleft()
         else:
             self._chunks[0] = chunk[count:]
-        self._owed += count
+        if not self._marked:
+            self._owed += count
         if self._owed >= CREDIT_STEP:
             self._outlet.send(pack_credit(self._stream, self._owed))
             self._held -= self._owed
@@ -206,6 +225,12 @@ class Inflow:
             self._chunks.append(memoryview(END_OF_FILE * (1 if self._line_ended else 2)))
             return True
         return False
+
+    def refuse(self) -> None:
+        """Nobody reads any more: the host may stop, and what is still on its way is ignored."""
+        if not self._closed:
+            self._outlet.send(pack(Kind.CLOSE, self._stream))
+            self.close()
 
     def close(self) -> None:
         """Let go of the descriptor and of what was not delivered."""

@@ -187,7 +187,7 @@ class Parser:
 def parse_message(text: bytes) -> dict[str, Any]:
     """Read one JSON object with a ``type``, or raise ``FrameError``."""
     try:
-        message = json.loads(text)
+        message = json.loads(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise FrameError(f"not JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):

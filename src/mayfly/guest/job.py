@@ -6,7 +6,7 @@ piece of code that was not run before must be translated first.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import os
 import resource
@@ -29,7 +29,6 @@ LIMITS: Mapping[str, int] = {
     for name in dir(resource)
     if name.startswith("RLIMIT_")
 }
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class Credentials:
     groups: tuple[int, ...]
     name: bytes
     home: bytes
-    shell: bytes
+    login_shell: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,9 @@ class Launched(NamedTuple):
     failure: int
     """Reads as empty when the program was executed, else as status and reason."""
     terminal: int
-    """The job's end of its terminal: while it is open here, the job may close and reopen it."""
+    """The terminal, for its size and its foreground process group."""
+    slave: int
+    """The job's end of it: while it is open here, the job may close and reopen its own."""
 
 
 class _Wiring(NamedTuple):
@@ -93,13 +94,12 @@ def launch(spec: Spec) -> Launched:
     if pid == 0:
         _become(spec, candidates, wiring.job, report)
     os.close(report)
-    terminal = -1
-    if spec.window is None:
-        for fd in wiring.job:
-            os.close(fd)
-    else:
-        terminal = wiring.job[0]
-    return Launched(pid, *wiring.ours, failure, terminal)
+    if spec.window is not None:
+        slave, _, _ = wiring.job
+        return Launched(pid, *wiring.ours, failure, os.dup(wiring.ours[1]), slave)
+    for fd in wiring.job:
+        os.close(fd)
+    return Launched(pid, *wiring.ours, failure, -1, -1)
 
 
 def parse_failure(told: bytes) -> tuple[int, str]:
@@ -110,31 +110,23 @@ def parse_failure(told: bytes) -> tuple[int, str]:
 
 def _pipes(spec: Spec) -> _Wiring:
     if spec.stdin:
-        job_in, stdin = _pipe(PIPE_BYTES)
+        job_in, stdin = wide_pipe()
         os.set_blocking(stdin, False)
     else:
         job_in, stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
-    stdout, job_out = _pipe(PIPE_BYTES)
-    stderr, job_err = _pipe(0)
+    stdout, job_out = wide_pipe()
+    stderr, job_err = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(stdout, False)
     os.set_blocking(stderr, False)
     return _Wiring((job_in, job_out, job_err), (stdin, stdout, stderr))
 
 
-def _pipe(size: int) -> tuple[int, int]:
+def wide_pipe() -> tuple[int, int]:
+    """Make a pipe that holds more, so that fewer trips carry a stream, if the system allows."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    if size:
-        widen(writer, size)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return reader, writer
-
-
-def widen(pipe: int, size: int = PIPE_BYTES) -> None:
-    """Make a pipe hold more, so that fewer trips carry a stream; as far as the system allows."""
-    try:
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOMEM, errno.EBUSY):
-            raise
 
 
 def _terminal(spec: Spec, window: tuple[int, int]) -> _Wiring:
@@ -180,8 +172,8 @@ def _try_to_become(
             fcntl.ioctl(ends[0], termios.TIOCSCTTY, 0)
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        for number in IGNORED_BY_PYTHON:
-            signal.signal(number, signal.SIG_DFL)
+        # The one signal that the agent ignores, as all Python programs do.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.umask(spec.umask)
         for limit, values in spec.limits:
             _limit(limit, values)

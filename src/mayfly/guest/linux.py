@@ -60,7 +60,7 @@ def run_tool(argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes]:
         (os.POSIX_SPAWN_DUP2, nothing, 2),
     ]
     try:
-        pid = os.posix_spawnp(argv[0], argv, TOOL_ENV, file_actions=actions)
+        pid = os.posix_spawnp(argv[0], list(argv), TOOL_ENV, file_actions=actions)
     except OSError:
         os.close(reader)
         return 127, b""

@@ -28,6 +28,9 @@ class Loop:
         self._timers: dict[int, tuple[float, Callable[[], None]]] = {}
         self._timer = 0
         self._children: dict[int, Callable[[int], None]] = {}
+        self._workers: list[Callable[[], bool]] = []
+        self._finishers: list[Callable[[], None]] = []
+        self._busy = True
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -57,15 +60,38 @@ class Loop:
         """Call ``ended(wait status)`` when a child of ours ends; replaces an earlier wish."""
         self._children[pid] = ended
 
-    def turn(self, *, busy: bool) -> None:
-        """Wait for something to happen (or only look, when ``busy``) and tell who wants to know."""
-        for fd, events in self._epoll.poll(0 if busy else self._patience()):
+    def employ(self, work: Callable[[], bool]) -> None:
+        """Call ``work()`` in every turn; while one says true, the next turn does not wait."""
+        self._workers.append(work)
+
+    def dismiss(self, work: Callable[[], bool]) -> None:
+        """Undo ``employ``."""
+        self._workers.remove(work)
+
+    def finish_with(self, act: Callable[[], None]) -> None:
+        """Call ``act()`` at the end of every turn."""
+        self._finishers.append(act)
+
+    @property
+    def expects(self) -> bool:
+        """Whether a child or a timer of ours is still to come."""
+        return bool(self._children or self._timers)
+
+    def turn(self) -> None:
+        """Wait for something to happen, tell who wants to know, let everyone work."""
+        for fd, events in self._epoll.poll(0 if self._busy else self._patience()):
             # A handler may have closed what a later event of the same batch is about.
             changed = self._watched.get(fd)
             if changed is not None:
                 changed(events)
         if self._timers:
             self._ring()
+        busy = False
+        for work in tuple(self._workers):
+            busy |= work()
+        self._busy = busy
+        for finish in self._finishers:
+            finish()
 
     def _patience(self) -> float | None:
         if not self._timers:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from mayfly.guest import linux
 from mayfly.guest.fields import Refused, shown
-from mayfly.guest.workdir import make_folder
 
 HIDDEN = b"/run/mayfly-share"
 OPTIONS = "passive,allow_other,max_conns=1"
@@ -76,7 +75,9 @@ def _start(argv: Sequence[str], port: str) -> int:
         (os.POSIX_SPAWN_DUP2, writer, 2),
     ]
     try:
-        pid = os.posix_spawnp(argv[0], argv, linux.TOOL_ENV, file_actions=actions, setsid=True)
+        pid = os.posix_spawnp(
+            argv[0], list(argv), linux.TOOL_ENV, file_actions=actions, setsid=True
+        )
     finally:
         os.close(line)
         os.close(writer)
@@ -109,6 +110,3 @@ def _read(pipe: int) -> str:
     with contextlib.suppress(BlockingIOError):
         return os.read(pipe, 1000).decode("utf-8", "replace").strip() or "it said nothing"
     return "it said nothing"
-
-
-__all__ = ["Share", "has_fuse", "make_folder", "mount_shares"]

@@ -60,6 +60,8 @@ class Port:
         self._out = memoryview(bytearray(HEADER.size + ROOM))
         self._out_body = self._out[HEADER.size :]
         self._connect()
+        loop.employ(self.pump)
+        loop.finish_with(self.flush)
 
     # --- sending ---
 
@@ -122,9 +124,9 @@ class Port:
 
     def pump(self) -> bool:
         """Do one round of work; true when there may be more."""
-        more = self._readable and self._receive()
+        # What was queued before must be gone when sessions ask whether we are idle.
         self.flush()
-        return more
+        return self._readable and self._receive()
 
     def _receive(self) -> bool:
         taken = 0

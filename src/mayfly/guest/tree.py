@@ -1,6 +1,6 @@
 """How files travel: a stream of entries, the same in both directions.
 
-An entry is a u32 length, big-endian, then a JSON object of that length, then ``size`` bytes of
+An entry is a u32 length, big-endian, then a JSON list of that length, then ``size`` bytes of
 content when it is a file. The last entry is an ``end``. This module only writes and reads the
 format; what to send, and what to accept from whom, is decided by its users.
 """
@@ -59,7 +59,7 @@ def pack_entry(entry: Entry) -> bytes:
 def parse_entry(text: bytes) -> Entry:
     """Read one header, or raise ``TreeError``; the path is not judged here."""
     try:
-        kind, path, mode, size, mtime_ns, target = json.loads(text)
+        kind, path, mode, size, mtime_ns, target = json.loads(str(text, "utf-8"))
         entry = Entry(
             type=Type(kind), path=path, mode=mode, size=size, mtime_ns=mtime_ns, target=target
         )

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mayfly.command import run
-from mayfly.errors import Failed, Quota
+from mayfly.errors import Failed
 from mayfly.images import grub
-from mayfly.images.catalogue import Catalogue, Draft
-from mayfly.images.disk import Layout, convert_argv, mke2fs_argv
-from mayfly.images.follow import follow
+from mayfly.images.catalogue import Catalogue
+from mayfly.images.convert import convert
+from mayfly.images.disk import Layout, mke2fs_argv
+from mayfly.images.follow import Report, follow, silent
 from mayfly.images.layer import Item, image_items, pack
 from mayfly.images.mirror import host_apt_options, host_mirror
 from mayfly.images.recipe import (
@@ -32,12 +32,10 @@ from mayfly.images.recipe import (
     mmdebstrap_argv,
 )
 from mayfly.images.record import Facts
+from mayfly.images.room import check_room
 from mayfly.images.scratch import Scratch, in_namespace, scratch
 from mayfly.model import Image
-from mayfly.units import MIB, show_size
-
-Report = Callable[[str, float | None], None]
-"""Called with the phase under way, and how much of it is done when that is known."""
+from mayfly.units import MIB
 
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -55,8 +53,6 @@ _ROOM_IMAGE = 700 * MIB
 _TIMEOUT_S = 3600.0
 
 
-
-
 def build(
     recipe: Recipe,
     catalogue: Catalogue,
@@ -64,7 +60,7 @@ def build(
     name: str | None = None,
     mirror: Mirror | None = None,
     force: bool = False,
-    report: Report = lambda phase, fraction: None,
+    report: Report = silent,
 ) -> Image:
     """Build an image and admit it to the catalogue, under the recipe's name or another one."""
     check_packages(recipe.packages)
@@ -77,8 +73,8 @@ def build(
             check_room(place.top, _ROOM_TREE)
             items = partial(image_items, init=recipe.init)
             disk = make_disk(recipe, mirror, place, items=items, report=report)
-            report("convert", None)
-            convert(disk, "raw", draft.disk)
+            _keep_kernel(place.tree, draft.disk.parent)
+            convert(str(disk), "raw", draft.disk, report=report)
         report("hash", None)
         source = f"recipe {recipe.name} from {mirror.main}"
         return draft.admit(Facts(os=recipe.os, source=source, disk_bytes=recipe.disk_bytes))
@@ -103,7 +99,13 @@ def make_disk(
     report("packages", 0.0)
     work = Workplace(tree=place.tree, layer=layer, as_root=os.geteuid() == 0)
     argv = mmdebstrap_argv(recipe, mirror, work, apt_options=host_apt_options())
-    follow(argv, timeout_s=_TIMEOUT_S, on_line=partial(_tell, report), env=_environment(place))
+    follow(
+        argv,
+        timeout_s=_TIMEOUT_S,
+        on_line=partial(_tell, report),
+        env=_environment(),
+        pass_fds=(place.lock,),
+    )
     report("file system", None)
     disk = place.private / "disk.raw"
     make_file_system(disk, layout, place)
@@ -112,15 +114,21 @@ def make_disk(
     return disk
 
 
+def _keep_kernel(tree: Path, beside: Path) -> None:
+    """Put the kernel beside the disk too: a host without one needs it to try whether KVM works."""
+    for kernel in sorted(tree.glob("boot/vmlinuz-*"))[-1:]:
+        shutil.copyfile(kernel, beside / "vmlinuz")
+
+
 def _tell(report: Report, line: str) -> None:
     fraction = milestone(line)
     if fraction is not None:
         report("packages", fraction)
 
 
-def _environment(place: Scratch) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
-    return {**kept, "PATH": _PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "TMPDIR": "/var/tmp"}
+    return {**kept, "PATH": _PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
 
 
 def make_file_system(disk: Path, layout: Layout, place: Scratch) -> None:
@@ -134,14 +142,9 @@ def make_file_system(disk: Path, layout: Layout, place: Scratch) -> None:
         follow(
             in_namespace(argv),
             timeout_s=_TIMEOUT_S,
-            env=_environment(place),
-            pass_fds=(file.fileno(),),
+            env=_environment(),
+            pass_fds=(file.fileno(), place.lock),
         )
-
-
-def convert(source: Path, source_format: str, target: Path) -> None:
-    """Make a self-contained qcow2 of a disk."""
-    follow(convert_argv(source, source_format, target), timeout_s=_TIMEOUT_S)
 
 
 def check_host() -> None:
@@ -172,13 +175,3 @@ def _check_subordinate_ids() -> None:
                 hint="sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "
                 f"{user.pw_name}",
             )
-
-
-def check_room(directory: Path, wanted: int) -> None:
-    """Refuse to begin where there is not enough room."""
-    free = shutil.disk_usage(directory).free
-    if free < wanted:
-        raise Quota(
-            f"{directory} has {show_size(free)} free, and about {show_size(wanted)} are needed",
-            hint="free some; TMPDIR moves the work, MAYFLY_HOME the images",
-        )

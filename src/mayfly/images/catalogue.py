@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -52,7 +51,9 @@ def check(image: Image) -> None:
     try:
         found = os.lstat(image.disk)
     except FileNotFoundError as error:
-        raise Missing(f"the disk of image '{image.name}' is gone: {image.disk}", hint=again) from error
+        raise Missing(
+            f"the disk of image '{image.name}' is gone: {image.disk}", hint=again
+        ) from error
     if not stat.S_ISREG(found.st_mode):
         raise Untrusted(f"the disk of image '{image.name}' is not a file: {image.disk}", hint=again)
     if found.st_size != image.size_bytes:
@@ -62,7 +63,9 @@ def check(image: Image) -> None:
             hint=again,
         )
     if found.st_mtime_ns != image.mtime_ns:
-        raise Untrusted(f"the disk of image '{image.name}' was changed since it was admitted", hint=again)
+        raise Untrusted(
+            f"the disk of image '{image.name}' was changed since it was admitted", hint=again
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,9 @@ class Catalogue:
         known = sorted({name for directory in self.dirs for name in _names(directory)})
         raise Missing(
             f"there is no image '{name}'",
-            hint=f"images here: {', '.join(known)}" if known else "make one: 'mayfly image build debian-12'",
+            hint=f"images here: {', '.join(known)}"
+            if known
+            else "make one: 'mayfly image build debian-12'",
         )
 
     @contextmanager

@@ -71,15 +71,3 @@ def mke2fs_argv(layout: Layout, tree: Path, disk: str) -> list[str]:
         disk,
         f"{layout.partition_bytes // 1024}k",
     ]
-
-
-def convert_argv(source: Path, source_format: str, target: Path) -> list[str]:
-    """Give the command that makes a self-contained qcow2 of any disk."""
-    return [
-        "qemu-img",
-        "convert",
-        *("-f", source_format, "-O", "qcow2"),
-        *("-o", "compat=1.1,lazy_refcounts=off"),
-        str(source),
-        str(target),
-    ]

@@ -16,8 +16,15 @@ from mayfly.errors import Failed, Quota
 
 log = logging.getLogger("mayfly.command")
 
+Report = Callable[[str, float | None], None]
+"""Called with the phase under way, and how much of it is done when that is known."""
+
 _KEPT_LINES = 200
 _GRACE_S = 30.0
+
+
+def silent(phase: str, fraction: float | None) -> None:
+    """Take a report of progress and do nothing with it."""
 
 
 def follow(
@@ -27,15 +34,18 @@ def follow(
     on_line: Callable[[str], None] = lambda line: None,
     env: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
+    limits: tuple[str, ...] = (),
 ) -> None:
     """Run ``argv`` to its end; both its outputs go to ``on_line``.
+
+    ``limits`` are options of prlimit(1), for a program that reads what cannot be trusted.
 
     Raises ``Quota`` when it ran out of disk space, ``Failed`` for any other bad end. The child
     and its own children are ended when this call is left in any way, our own death included.
     """
     log.debug("follow %s", argv)
     # setpriv is a part of util-linux, as mount is: every Debian has it.
-    guarded = ["setpriv", "--pdeathsig", "TERM", *argv]
+    guarded = ["setpriv", "--pdeathsig", "TERM", *(("prlimit", *limits) if limits else ()), *argv]
     try:
         child = subprocess.Popen(
             guarded,
@@ -74,7 +84,7 @@ def _read(
             data = os.read(child.stdout.fileno(), 1 << 16)
             if not data:
                 return
-            *lines, rest = (rest + data).split(b"\n")
+            *lines, rest = (rest + data).replace(b"\r", b"\n").split(b"\n")
             for line in lines:
                 text = line.decode("utf-8", "replace").strip()
                 tail.append(text)

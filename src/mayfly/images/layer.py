@@ -84,6 +84,8 @@ _MODULES = "virtio_console\nisofs\nfuse\n"
 # A machine that lives for minutes needs no journal on disk, and its id changes under way.
 _JOURNAL = "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n"
 
+_OPTIONS = "rw console=ttyS0,115200 quiet net.ifnames=0 fsck.mode=skip"
+
 _HOSTS = """\
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
@@ -115,32 +117,26 @@ class Item:
     target: str = ""
 
 
-def grub_cfg(uuid: str, options: str) -> str:
+def grub_cfg(kernel_options: str) -> str:
     """Give GRUB's commands; Debian keeps the two links at the newest kernel."""
     return (
         "serial --unit=0 --speed=115200\n"
         "terminal_output serial\n"
-        f"linux /vmlinuz root=UUID={uuid} rw console=ttyS0,115200 {options}\n"
+        f"linux /vmlinuz {kernel_options}\n"
         "initrd /initrd.img\n"
         "boot\n"
-    )
-
-
-def disk_items(uuid: str, options: str = "quiet net.ifnames=0 fsck.mode=skip") -> tuple[Item, ...]:
-    """Give the files that any system on a disk of ours needs to boot."""
-    return (
-        Item(path="etc/fstab", content=f"UUID={uuid} / ext4 noatime,errors=remount-ro 0 0\n"),
-        Item(path="boot/grub/grub.cfg", content=grub_cfg(uuid, options)),
-        Item(path="etc/hostname", content="localhost\n"),
-        Item(path="etc/hosts", content=_HOSTS),
-        Item(path="etc/resolv.conf"),
     )
 
 
 def image_items(uuid: str, init: Init) -> tuple[Item, ...]:
     """Give all files of ours in an image built by us."""
     common = (
-        *disk_items(uuid),
+        Item(path="etc/fstab", content=f"UUID={uuid} / ext4 noatime,errors=remount-ro 0 0\n"),
+        Item(path="boot/grub/grub.cfg", content=grub_cfg(f"root=UUID={uuid} {_OPTIONS}")),
+        Item(path="etc/hostname", content="localhost\n"),
+        Item(path="etc/hosts", content=_HOSTS),
+        Item(path="etc/resolv.conf"),
+        Item(path="etc/machine-id"),
         Item(path="etc/initramfs-tools/conf.d/mayfly", content=_INITRAMFS),
         Item(path="usr/share/initramfs-tools/modules.d/mayfly", content=_INITRAMFS_MODULES),
         Item(path="etc/modules-load.d/mayfly.conf", content=_MODULES),

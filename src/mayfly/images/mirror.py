@@ -37,7 +37,7 @@ def given_mirror(main: str, security: str | None = None) -> Mirror:
 
 def pick_mirror(targets: str) -> Mirror:
     """Choose from what ``apt-get indextargets`` printed: an address on each line."""
-    found = {}
+    found: dict[str, str] = {}
     for address in targets.split():
         kind = address.rstrip("/").rsplit("/", 1)[-1]
         if kind in ("debian", "debian-security") and address.startswith(("http://", "https://")):

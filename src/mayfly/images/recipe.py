@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from mayfly.errors import Invalid, Missing
@@ -44,7 +44,7 @@ _LEFT_OUT = (
 """As in Debian's own container images: a third of the files, and nobody reads them in a job."""
 
 
-class Init(str, Enum):
+class Init(StrEnum):
     """The first process of the guest."""
 
     SYSTEMD = "systemd"
@@ -75,7 +75,9 @@ class Recipe:
 
     def all_packages(self) -> tuple[str, ...]:
         """Give every package that is asked for; dependencies come by themselves."""
-        return tuple(dict.fromkeys((self.kernel, *self.base, *_INIT_PACKAGES[self.init], *self.packages)))
+        return tuple(
+            dict.fromkeys((self.kernel, *self.base, *_INIT_PACKAGES[self.init], *self.packages))
+        )
 
 
 RECIPES = {

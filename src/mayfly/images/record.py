@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def make_record(name: str, disk: Path, facts: Facts) -> dict[str, Any]:
     with disk.open("rb") as file:
         sha512 = hashlib.file_digest(file, "sha512").hexdigest()
         found = os.fstat(file.fileno())
-    now = datetime.now(timezone.utc).replace(microsecond=0)
+    now = datetime.now(UTC).replace(microsecond=0)
     return {
         "format": FORMAT,
         "name": name,
@@ -67,7 +67,9 @@ def read_record(directory: Path) -> Image:
     except FileNotFoundError as error:
         raise Missing(f"image '{directory.name}' has no record: {path} is gone") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise Untrusted(f"the record of image '{directory.name}' cannot be read: {error}") from error
+        raise Untrusted(
+            f"the record of image '{directory.name}' cannot be read: {error}"
+        ) from error
     return _parse(record, directory)
 
 

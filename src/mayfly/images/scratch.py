@@ -7,6 +7,7 @@ them, and the directory must be one that those ids can reach: not beneath a priv
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.command import run
+from mayfly.errors import Failed
+
+log = logging.getLogger("mayfly.images")
 
 _PREFIX = "mayfly-build-"
 _LOCK = "lock"
@@ -31,6 +35,8 @@ class Scratch:
     """Room for one build."""
 
     top: Path
+    lock: int
+    """Descriptor to hand on to every child: the room is free when the last of them has ended."""
 
     @property
     def tree(self) -> Path:
@@ -46,20 +52,21 @@ class Scratch:
 @contextmanager
 def scratch(parent: Path | None = None) -> Iterator[Scratch]:
     """Make room for a build, and leave nothing of it behind."""
-    parent = parent or Path(os.environ.get("TMPDIR") or "/var/tmp")
+    # /tmp is often memory; a build takes more than a gigabyte.
+    parent = parent or Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108
     sweep(parent)
     top = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     descriptor = _lock(top)
+    assert descriptor is not None, "a new directory is nobody else's"
     try:
         top.chmod(0o711)
-        place = Scratch(top=top)
+        place = Scratch(top=top, lock=descriptor)
         place.tree.mkdir()
         place.private.mkdir(mode=0o700)
         yield place
     finally:
         _delete(top)
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def sweep(parent: Path) -> None:
@@ -68,9 +75,13 @@ def sweep(parent: Path) -> None:
         if top.is_symlink() or top.lstat().st_uid != os.geteuid():
             continue
         descriptor = _lock(top)
-        if descriptor is not None:
+        if descriptor is None:
+            continue
+        try:
             _delete(top)
-            os.close(descriptor)
+        except (OSError, Failed) as error:
+            log.warning("cannot delete %s, left by a build that was killed: %s", top, error)
+        os.close(descriptor)
 
 
 def _lock(top: Path) -> int | None:

@@ -40,7 +40,11 @@ class World:
     closed_port: int
     requests: list[str] = field(default_factory=list)
     """What the HTTP server was asked, as its first line and fields."""
-    url: str = ""
+
+    @property
+    def url(self) -> str:
+        """Give a page of the HTTP server."""
+        return f"http://here.test:{self.http_port}/"
 
     def connect(self) -> socket.socket:
         """Open a connection to the proxy."""
@@ -130,7 +134,8 @@ def http_server(world: World, listener: socket.socket) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
@@ -157,18 +162,17 @@ def world(patience: Patience) -> Iterator[World]:
         allowed = [parse_allowed(f"{host}:{port}") for host in hosts for port in ports]
         gate = Gate(allowed=allowed, refused=tuple, resolve=lookup, patience=patience)
         # The proxy first: a process with threads should not fork.
-        stack.enter_context(
-            forked(
-                lambda channel: proxy.serve(channel, front, gate, None),
-                name="proxy",
-                keep=[front.fileno()],
-            )
+        server = forked(
+            lambda channel: proxy.serve(channel, front, gate, None),
+            name="proxy",
+            keep=[front.fileno()],
         )
-        made = World(("127.0.0.1", port_of(front)), *ports, url=f"http://here.test:{ports[0]}/")
-        server = http_server(made, back)
-        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
+        stack.enter_context(server).receive()
+        made = World(("127.0.0.1", port_of(front)), ports[0], ports[1], ports[2])
+        pages = http_server(made, back)
+        threading.Thread(target=pages.serve_forever, args=[0.05], daemon=True).start()
+        stack.callback(pages.server_close)
+        stack.callback(pages.shutdown)
         threading.Thread(target=serve_echo, args=[echo], daemon=True).start()
         stack.callback(echo.shutdown, socket.SHUT_RDWR)
         yield made
@@ -275,6 +279,22 @@ def test_nothing_beyond_the_announced_body_is_passed_on(world: World) -> None:
     assert len(world.requests) == 1
 
 
+@pytest.mark.parametrize("patience", [Patience(idle_s=0.3, linger_s=0.2)])
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_host_gets_the_head_and_the_body_and_no_more(world: World, pause: bool) -> None:
+    head = f"POST http://here.test:{world.echo_port}/x HTTP/1.1\r\nContent-Length: 5\r\n\r\n"
+    got = b""
+    with world.connect() as connection:
+        connection.sendall(head.encode() + b"he")
+        # The host says back what it got.
+        while pause and not got.endswith(b"\r\n\r\nhe"):
+            got += connection.recv(1 << 16)
+        connection.sendall(b"lloGET /secret HTTP/1.1\r\n\r\n")
+        got += read_all(connection)
+    assert got.startswith(b"POST /x HTTP/1.1\r\n")
+    assert got.endswith(b"\r\nConnection: close\r\n\r\nhello")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -314,7 +334,8 @@ def test_one_connection_too_many_is_refused_and_a_free_place_is_used(world: Worl
     with contextlib.ExitStack() as stack:
         for tunnel in tunnels[1:]:
             stack.enter_context(tunnel)
-        assert read_all(world.connect()).startswith(b"HTTP/1.1 429 ")
+        with world.connect() as connection:
+            assert read_all(connection).startswith(b"HTTP/1.1 429 ")
         tunnels[0].close()
         refused = b"429"
         while refused:
