@@ -272,11 +272,10 @@ def not_copied(path: Path, account: Account) -> str:
 
 
 def _tell(options: Options, outcome: Outcome, steps: Steps) -> None:
-    if outcome.who is not Who.JOB:
+    if outcome.phase != "done":
+        # The job's own end speaks for itself; anything else needs words.
         click.echo(f"mayfly: {outcome.reason}", err=True)
-    elif outcome.reason and not options.quiet:
-        click.echo(f"mayfly: {outcome.reason}", err=True)
-    if options.timings:
+    if options.timings and len(steps.marks) > 1:
         pairs = zip(steps.marks, steps.marks[1:], strict=False)
         words = [f"{name} {show_duration(at - before)}" for (_, before), (name, at) in pairs]
         click.echo(f"mayfly: {', '.join(words)}", err=True)

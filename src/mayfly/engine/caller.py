@@ -64,8 +64,9 @@ def job_environment(
     """
     wanted = [name for name in environ if name in ("LANG", "LANGUAGE") or name.startswith("LC_")]
     result = {name: environ[name] for name in wanted}
-    zone = environ.get("TZ") or local_time_zone()
-    if zone:
+    if "TZ" in environ:
+        result["TZ"] = environ["TZ"]
+    elif zone := local_time_zone():
         result["TZ"] = zone
     if tty and "TERM" in environ:
         result["TERM"] = environ["TERM"]
@@ -88,7 +89,8 @@ def local_time_zone(file: Path = LOCAL_TIME) -> str:
         data = file.read_bytes()
     except OSError:
         return ""
-    if not data.startswith(b"TZif") or not data.endswith(b"\n"):
+    # Files of version 1, whose fifth byte is 0, have no rule.
+    if not data.startswith(b"TZif") or data[4:5] < b"2" or not data.endswith(b"\n"):
         return ""
     rule = data[:-1].rpartition(b"\n")[2]
     return rule.decode("ascii", "replace") if len(rule) < 100 else ""

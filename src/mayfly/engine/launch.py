@@ -6,6 +6,8 @@ namespace. Where namespaces cannot be had the caller is told (``Isolation.namesp
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import resource
 import signal
@@ -54,7 +56,9 @@ class Launched:
 
     def go(self) -> None:
         """Let it exec; raises ``Failed`` with the step that did not work."""
-        os.write(self._go, b"1")
+        with contextlib.suppress(BrokenPipeError):
+            # Its end is closed when a step before has failed: the status below says which.
+            os.write(self._go, b"1")
         os.close(self._go)
         with open(self._status, "rb") as status:
             trouble = status.read()
@@ -79,6 +83,9 @@ def launch(
     ids = (os.geteuid(), os.getegid())
     pid = linux.fork_into(flags)
     if pid == 0:
+        # While the child has our ends too, the pipes would never tell it that we are gone.
+        os.close(go_write)
+        os.close(status_read)
         _child(argv, isolation, (go_read, status_write), (*pass_fds,), (output, *ids))
     os.close(go_read)
     os.close(status_write)
@@ -103,12 +110,12 @@ def _child(
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
-        os.umask(0o077)
         _standard_streams(output)
         if isolation.namespaces:
             if os.getpid() == 1 and uid != 0:
                 _map_own_ids(uid, gid)
             _enter_root(isolation)
+        os.umask(0o077)
         _drop(isolation)
         if isolation.die_with_parent:
             linux.die_with_parent()
@@ -138,20 +145,24 @@ def _map_own_ids(uid: int, gid: int) -> None:
 
 def _enter_root(isolation: Isolation) -> None:
     """Build a root directory of read-only binds in a small tmpfs and make it ours."""
+    # The child's own uid must get through the directories made here.
+    os.umask(0o022)
+    root = os.path.realpath(NEW_ROOT)
+    # Opened now: the tree itself may lie beneath what is covered next.
+    tree = f"/proc/self/fd/{os.open(isolation.tree or '/', os.O_PATH | os.O_DIRECTORY)}"
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount("tmpfs", NEW_ROOT, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
+    linux.mount("tmpfs", root, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
     for name in LIBRARY_DIRS:
-        _bring(f"{isolation.tree}/{name}", f"{NEW_ROOT}/{name}")
-    os.mkdir(f"{NEW_ROOT}/etc")
-    _bring_file(f"{isolation.tree}/etc/ld.so.cache", f"{NEW_ROOT}/etc/ld.so.cache")
-    os.mkdir(f"{NEW_ROOT}/dev")
+        _bring(f"{tree}/{name}", f"{root}/{name}")
+    os.mkdir(f"{root}/etc")
+    _bring_file(f"{tree}/etc/ld.so.cache", f"{root}/etc/ld.so.cache")
+    os.mkdir(f"{root}/dev")
     for device in isolation.devices:
-        _bring_file(device, NEW_ROOT + device)
-    os.mkdir(f"{NEW_ROOT}/proc")
-    linux.mount(
-        "proc", f"{NEW_ROOT}/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    )
-    os.chdir(NEW_ROOT)
+        _bring_file(device, root + device)
+    os.mkdir(f"{root}/proc")
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount("proc", f"{root}/proc", "proc", flags)
+    os.chdir(root)
     linux.pivot_root(".", ".")
     linux.unmount(".")
     os.chdir("/")
@@ -165,16 +176,28 @@ def _bring(source: str, target: str) -> None:
     elif os.path.isdir(source):
         os.mkdir(target)
         linux.mount(source, target, "", linux.MS_BIND | linux.MS_REC)
-        # A user namespace may not drop flags that the host's mount has: they are kept.
-        kept = os.statvfs(target).f_flag & (linux.MS_NODEV | linux.MS_NOEXEC)
-        flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID
-        linux.mount("none", target, "", flags | kept)
+        _make_read_only(target)
+        for point in linux.mounted_beneath(target):
+            try:
+                _make_read_only(point)
+            except PermissionError as error:
+                # Where this user does not get at all, QEMU does not either.
+                if error.errno != errno.EACCES:
+                    raise
+
+
+def _make_read_only(point: str) -> None:
+    # A user namespace may not drop flags that the host's mount has: they are kept.
+    kept = os.statvfs(point).f_flag & (linux.MS_NODEV | linux.MS_NOEXEC)
+    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID
+    linux.mount("none", point, "", flags | kept)
 
 
 def _bring_file(source: str, target: str) -> None:
     if os.path.exists(source):
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
         linux.mount(source, target, "", linux.MS_BIND)
+        _make_read_only(target)
 
 
 def _drop(isolation: Isolation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 
 CLONE_NEWNS = 0x00020000
@@ -69,6 +70,17 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
         source.encode(), target.encode(), kind.encode(), flags, data.encode() or None
     )
     _check(done, f"mount {source} on {target}")
+
+
+def mounted_beneath(top: str) -> list[str]:
+    """Give what is mounted beneath a path, outer ones first (proc(5), mountinfo)."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = [re.sub(rb"\\(\d{3})", _octal, line.split()[4]) for line in file]
+    return [os.fsdecode(point) for point in points if point.startswith(os.fsencode(top) + b"/")]
+
+
+def _octal(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])
 
 
 def unmount(target: str) -> None:

@@ -46,8 +46,6 @@ _SYSCTLS = {
     "ipv6/conf/default/disable_ipv6": "1",
     "ipv4/conf/all/route_localnet": "0",
     "ipv4/conf/default/route_localnet": "0",
-    # Also without an uplink: only a router answers that it has no route.
-    "ipv4/ip_forward": "1",
     # Else only a few refusals are answered at once, then one in each second.
     "ipv4/icmp_ratelimit": "0",
 }
@@ -169,7 +167,8 @@ def _serve_uplink(channel: socket.socket, pasta: str) -> None:
 
 def _build_inside(blueprint: Blueprint) -> list[int]:
     unshare(linux.CLONE_NEWNET)
-    for name, value in _SYSCTLS.items():
+    forward = "1" if blueprint.pasta else "0"
+    for name, value in {**_SYSCTLS, "ipv4/ip_forward": forward}.items():
         _write_sysctl(name, value)
     if blueprint.rules:
         _load_rules(blueprint)

@@ -130,7 +130,8 @@ def _start_restricted(
     proxy = f"http://{netns.GATEWAY}:{netns.PROXY_PORT}"
     env = dict.fromkeys(_PROXY_NAMES, proxy)
     env |= dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1")
-    return _attachment(tap, dns=(), env=env)
+    # With no way out the guest itself knows that a network is unreachable, and need not be told.
+    return _attachment(tap, gateway=None, dns=(), env=env)
 
 
 def _start_open(stack: contextlib.ExitStack, refused: tuple[Network, ...], ids: Ids) -> Attachment:
@@ -144,7 +145,7 @@ def _start_open(stack: contextlib.ExitStack, refused: tuple[Network, ...], ids: 
     )
     (tap,) = _started(stack, blueprint)
     stack.callback(os.close, tap)
-    return _attachment(tap, dns=dns, env={})
+    return _attachment(tap, gateway=netns.GATEWAY, dns=dns, env={})
 
 
 def _started(stack: contextlib.ExitStack, blueprint: Blueprint) -> list[int]:
@@ -155,14 +156,16 @@ def _started(stack: contextlib.ExitStack, blueprint: Blueprint) -> list[int]:
     return child.receive()
 
 
-def _attachment(tap: int, *, dns: tuple[str, ...], env: Mapping[str, str]) -> Attachment:
+def _attachment(
+    tap: int, *, gateway: str | None, dns: tuple[str, ...], env: Mapping[str, str]
+) -> Attachment:
     return Attachment(
         qemu_args=("-netdev", f"tap,id=n0,fd={tap}"),
         pass_fds=(tap,),
         guest={
             "address": GUEST_ADDRESS,
             "prefix": 24,
-            "gateway": netns.GATEWAY,
+            "gateway": gateway,
             "dns": list(dns),
             "mtu": MTU,
         },

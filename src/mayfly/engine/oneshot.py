@@ -116,7 +116,7 @@ def _give(
     if job.shares:
         port = machine.process.connect("share")
         stack.enter_context(contextlib.closing(port))
-        stack.enter_context(start_share(job.shares, port))
+        stack.enter_context(start_share(job.shares, port, account=job.account))
         shares = tuple(
             {"path": str(share.path), "read_only": share.read_only} for share in job.shares
         )

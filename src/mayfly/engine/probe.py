@@ -1,6 +1,6 @@
 """What this host's QEMU can do: found by asking it, never by its version or the distribution.
 
-The answer is remembered per QEMU file (path, size, time) and host kernel.
+The answer is remembered per QEMU file (path, size, time).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def find_qemu(settings: Settings) -> tuple[str, str]:
     """
     root, _, path = settings.qemu.rpartition(":")
     found = path or shutil.which("qemu-system-x86_64") or "/usr/libexec/qemu-kvm"
-    if not os.access(root + found, os.X_OK):
+    if not (os.path.isfile(root + found) and os.access(root + found, os.X_OK)):
         raise Missing(
             f"no QEMU: {root + found} is not there or cannot be executed",
             hint="apt-get install qemu-system-x86",
@@ -87,7 +88,7 @@ def probe_qemu(settings: Settings, cache: Path) -> Qemu:
         stored = json.loads(file.read_text())
         if stored.pop("format") == PROBE_FORMAT and stored["root"] == root:
             return Qemu(**{**stored, "missing": tuple(stored["missing"])})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # Never asked, or by another version of this program: ask.
     qemu = _ask(path, root, identity)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,10 +105,15 @@ def _ask(path: str, root: str, identity: str) -> Qemu:
     argv += ["-mon", "chardev=qmp,mode=control"]
     if root:
         argv = ["/usr/sbin/chroot", root, *argv]
-    process = subprocess.Popen(
-        argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    theirs.close()
+    try:
+        process = subprocess.Popen(
+            argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        ours.close()
+        raise Failed(f"{root}{path} does not run: {error.strerror}") from error
+    finally:
+        theirs.close()
     try:
         with Monitor(ours, timeout_s=PROBE_TIMEOUT_S) as monitor:
             monitor.negotiate()
@@ -151,8 +157,9 @@ def _interview(monitor: Monitor, path: str, root: str, identity: str) -> Qemu:
 def newest_q35(names: list[str]) -> str:
     """Pick the newest versioned q35 machine type; "" when there is none."""
     versions = [
-        (tuple(int(part) for part in name.removeprefix("pc-q35-").split(".")), name)
+        (tuple(map(int, match[1].split("."))), name)
         for name in names
-        if name.startswith("pc-q35-") and name.removeprefix("pc-q35-").replace(".", "").isdigit()
+        # Some distributions have versions of their own: pc-q35-rhel9.4.0.
+        if (match := re.fullmatch(r"pc-q35-[a-z]*([0-9]+(?:\.[0-9]+)*)", name))
     ]
     return max(versions)[1] if versions else ""

@@ -19,7 +19,7 @@ from mayfly.engine.linux import start_time
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.probe import Qemu
 from mayfly.engine.records import Place, Record
-from mayfly.errors import Failed, Unavailable
+from mayfly.errors import Failed, MayflyError, Unavailable
 from mayfly.model import Shape, State
 
 SOCKETS = ("qmp", *PORTS)
@@ -135,34 +135,46 @@ def namespaces_work() -> bool:
 def start_process(
     qemu: Qemu, plan: Plan, isolation: Isolation, place: Place, record: Record
 ) -> tuple[Process, Record]:
-    """Start QEMU for a plan (its ``sockets`` are made here) with the pid written down first."""
-    sockets = {name: _listen(place.path, name) for name in SOCKETS}
-    plan = replace(plan, sockets={name: item.fileno() for name, item in sockets.items()})
-    # A pipe that nobody has to read: when it is full, what QEMU prints is dropped.
-    output, output_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    fds = _descriptors(plan)
-    try:
-        child = launch(qemu_argv(qemu, plan), isolation, pass_fds=fds, output=output_write)
-        started = start_time(child.pid)
-        record = replace(record, pid=child.pid, started=started or 0, state=State.STARTING)
-        place.write(record)
-        handle = os.pidfd_open(child.pid)
-        # Connected before QEMU even runs: what is sent waits for it, nobody has to try again.
-        monitor = Monitor(connect_socket(place.path, "qmp"))
-        child.go()
-    finally:
-        os.close(output_write)
-        for item in sockets.values():
-            item.close()
-    process = Process(
-        pid=child.pid, handle=handle, monitor=monitor, place=place.path, output=output
-    )
-    try:
-        monitor.negotiate()
-    except Failed as error:
-        process.kill()
-        raise Failed(f"QEMU did not start: {process.said() or error}") from error
+    """Start QEMU for a plan (its ``sockets`` are made here) with the pid written down first.
+
+    When this raises, whatever it raises, no process is left.
+    """
+    with contextlib.ExitStack() as undo:
+        # A pipe that nobody has to read: when it is full, what QEMU prints is dropped.
+        output, output_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        undo.callback(os.close, output)
+        with contextlib.ExitStack() as theirs:
+            theirs.callback(os.close, output_write)
+            sockets = {name: theirs.enter_context(_listen(place.path, name)) for name in SOCKETS}
+            plan = replace(plan, sockets={name: item.fileno() for name, item in sockets.items()})
+            words, fds = qemu_argv(qemu, plan), _descriptors(plan)
+            child = launch(words, isolation, pass_fds=fds, output=output_write)
+            handle = os.pidfd_open(child.pid)
+            undo.callback(os.close, handle)
+            undo.callback(_end, child.pid, handle)
+            started = start_time(child.pid)
+            record = replace(record, pid=child.pid, started=started or 0, state=State.STARTING)
+            place.write(record)
+            # Connected before QEMU even runs: what is sent waits for it, nobody tries again.
+            monitor = undo.enter_context(Monitor(connect_socket(place.path, "qmp")))
+            child.go()
+        process = Process(
+            pid=child.pid, handle=handle, monitor=monitor, place=place.path, output=output
+        )
+        try:
+            monitor.negotiate()
+        except MayflyError as error:
+            process.kill()
+            raise Failed(f"QEMU did not start: {process.said() or error}") from error
+        undo.pop_all()
     return process, record
+
+
+def _end(pid: int, handle: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def _descriptors(plan: Plan) -> list[int]:

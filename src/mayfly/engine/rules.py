@@ -90,7 +90,9 @@ def resolvers(resolv_conf: str) -> tuple[str, ...]:
 def packet_rules(refused: Iterable[Network], *, dns: bool) -> str:
     """Give the nft rules of the namespace around a machine with an open network.
 
-    Refusals are answered, so that programs in the machine fail at once.
+    Refusals are answered, so that programs in the machine fail at once. TCP by a reset: Linux
+    ignores an ICMP message that arrives while the program is still within connect(2), as happens
+    in a slow machine on a fast host, and tries again a second later.
     """
     ours = [network for network in refused if isinstance(network, IPv4Network)]
     networks = ", ".join(map(str, collapse_addresses(ours)))
@@ -101,24 +103,28 @@ table inet mayfly {{
     type ipv4_addr; flags interval;
     elements = {{ {networks} }}
   }}
+  chain refuse {{
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
     ct state invalid drop
     iifname != "{GUEST}" drop
-    oifname != "{UPLINK}" reject with icmpx admin-prohibited
+    oifname != "{UPLINK}" goto refuse
     ip saddr != {GUEST_ADDRESS} drop
     {ask}
-    ip daddr @refused reject with icmpx admin-prohibited
+    ip daddr @refused goto refuse
     meta nfproto ipv4 meta l4proto {{ tcp, udp, icmp }} accept
-    reject with icmpx admin-prohibited
+    goto refuse
   }}
   chain input {{
     type filter hook input priority filter; policy drop;
     iifname "lo" accept
     ct state established,related accept
     iifname "{GUEST}" icmp type echo-request accept
-    iifname "{GUEST}" reject with icmpx admin-prohibited
+    iifname "{GUEST}" goto refuse
   }}
   chain leave {{
     type nat hook postrouting priority srcnat;

@@ -293,8 +293,11 @@ class Session:
                 self._refuse(stream)
 
     def _eof(self, frame: Frame) -> None:
-        if frame.stream == Stream.FILES_OUT and self._parts.transfer is not None:
-            self._parts.transfer.end()
+        transfer = self._parts.transfer
+        if frame.stream != Stream.FILES_OUT or transfer is None or transfer.end():
+            return
+        words = "the machine could not send all that the job changed"
+        self._parts.ending.by_failure("copy-out", f"{words}; its disk or memory may be full")
 
     def _credit(self, frame: Frame) -> None:
         if frame.stream == Stream.FILES_IN and self._parts.stage is Stage.SETUP:

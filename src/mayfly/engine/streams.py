@@ -48,11 +48,17 @@ class Private:
 
 
 def open_private(fd: int, *, writing: bool) -> Private | None:
-    """Get a descriptor of our own; ``None`` when the user's is closed."""
+    """Get a descriptor of our own; ``None`` when the user's is closed, or cannot be read."""
     try:
         status = os.fstat(fd)
     except OSError:
         return None
+    wrong = os.O_RDONLY if writing else os.O_WRONLY
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == wrong:
+        # To poll a pipe for what its end does not do would wait for ever; to write says EBADF.
+        if not writing:
+            return None
+        return Private(fd=_duplicate(fd), manner=Manner.PLAIN, piece=PIECE, terminal=False)
     mode, terminal = status.st_mode, os.isatty(fd)
     if stat.S_ISSOCK(mode):
         return Private(fd=_duplicate(fd), manner=Manner.SOCKET, piece=PIECE, terminal=False)
@@ -71,11 +77,10 @@ def _duplicate(fd: int) -> int:
 
 
 def _open_again(fd: int, status: os.stat_result, *, writing: bool) -> int | None:
-    wanted, other = (os.O_WRONLY, os.O_RDONLY) if writing else (os.O_RDONLY, os.O_WRONLY)
     # To open /dev/ptmx again would make another terminal.
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == other or status.st_rdev == _PTMX:
+    if status.st_rdev == _PTMX:
         return None
-    flags = wanted | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = (os.O_WRONLY if writing else os.O_RDONLY) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         own = os.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
@@ -212,7 +217,8 @@ class Output:
             except BlockingIOError:
                 break
             except OSError as error:
-                self.broken = error
+                # Not the error itself: its traceback would keep hold of the buffer.
+                self.broken = OSError(error.errno, error.strerror)
                 break
             if end.manner is Manner.SHARED:
                 break

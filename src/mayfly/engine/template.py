@@ -102,9 +102,9 @@ def find_template(engine: Engine, image: Image, shape: Shape) -> Template | None
         lists: dict[str, Any] = {n: tuple(stored.pop(n)) for n in ("features", "samples")}
         files = tuple((str(name), int(size), int(at)) for name, size, at in stored.pop("files"))
         template = Template(**stored, **lists, path=path, shape=shape, files=files)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return template if template.files == stamp(path) else None
+    return template if files and files == stamp(path) else None
 
 
 def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -127,16 +127,37 @@ def write_template(template: Template, directory: Path) -> None:
 def template_lock(engine: Engine, key: str, report: Report) -> Iterator[None]:
     """Hold the right to make or load one template; waits for whoever has it."""
     engine.paths.templates.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(engine.paths.templates / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = engine.paths.templates / f"{key}.lock"
+    fd = _locked(file, report)
+    while not _is_still(file, fd):
+        # Whoever had it removed the template, and this file with it.
+        os.close(fd)
+        fd = _locked(file, report)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(file: Path, report: Report) -> int:
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             report("waiting for another command that is making this template")
             fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
+
+
+def _is_still(file: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def open_memory(engine: Engine, template: Template, report: Report) -> int:
@@ -174,11 +195,12 @@ def remove_stale(engine: Engine, fresh: Template) -> None:
     for path in engine.paths.templates.iterdir():
         if path == fresh.path or not path.is_dir():
             continue
-        if path.name.startswith("."):
-            if time.time() - path.stat().st_mtime > 3600:
-                shutil.rmtree(path, ignore_errors=True)
-            continue
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        # What cannot be read, or is gone meanwhile, is left alone.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if path.name.startswith("."):
+                if time.time() - path.stat().st_mtime > 3600:
+                    shutil.rmtree(path, ignore_errors=True)
+                continue
             stored = json.loads((path / META).read_text())
             if (stored["image"], stored["shape"]) == (fresh.image, asdict(fresh.shape)):
                 remove_template(path)

@@ -8,7 +8,6 @@ from mayfly.engine.job import Workdir
 from mayfly.engine.notes import Notes, Progress, printable
 from mayfly.engine.receive import Receiver
 from mayfly.engine.send import Source, open_tree, survey
-from mayfly.guest.tree import TreeError
 from mayfly.units import show_size
 
 BYTES_PER_S = 256 << 10
@@ -86,11 +85,11 @@ class Transfer:
             where = printable(self._receiver.last)
             self._notes.say(f"the copy back was ended at its limits, at {where}")
 
-    def end(self) -> None:
-        """Take the end of the stream."""
-        if self._receiver is not None and not self._receiver.ended:
-            raise TreeError("the copy back ends in the middle")
-        self._ended = True
+    def end(self) -> bool:
+        """Take the end of the stream; ``False`` when it comes too early."""
+        whole = self._receiver is None or self._receiver.ended
+        self._ended = self._ended or whole
+        return whole
 
     def seconds_allowed(self) -> float:
         """Give how long what came so far may have taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -44,18 +45,21 @@ class Watch:
 
     def _run(self) -> None:
         monitor = self._process.monitor
+        watched = [monitor.fileno(), self._process.handle, self._stop]
+        ready: list[int] = []
         try:
-            while not self.reason:
-                ready = select.select(
-                    [monitor.fileno(), self._process.handle, self._stop], [], []
-                )[0]
-                if self._stop in ready:
-                    return
+            while True:
+                # Looked at before each wait: an event may have come along with an answer.
                 for event in monitor.events():
-                    self._note(event.get("event", ""), event.get("data", {}))
+                    if not self.reason:
+                        self._note(event.get("event", ""), event.get("data", {}))
+                if self.reason or self._stop in ready:
+                    break
+                ready = select.select(watched, [], [])[0]
         except MayflyError:
             self.reason = f"its QEMU ended{self._last_words()}"
-        os.eventfd_write(self.fd, 1)
+        if self.reason:
+            os.eventfd_write(self.fd, 1)
 
     def _note(self, name: str, data: dict[str, object]) -> None:
         if name == "BLOCK_IO_ERROR" and data.get("nospace"):
@@ -68,6 +72,9 @@ class Watch:
 
     def _shutdown_reason(self, cause: str) -> str:
         lines = console_lines(self._process.monitor)
+        # Now they are nowhere else; what the machine said last is looked for later.
+        with contextlib.suppress(OSError):
+            _append(self._process.place, lines)
         for line in reversed(lines):
             if PANIC in line:
                 return f"its kernel panicked: {line[line.index(PANIC) :][:160]}"
@@ -87,7 +94,10 @@ def console_lines(monitor: Monitor) -> list[str]:
 
 def save_console(monitor: Monitor, place: Path) -> None:
     """Move what the console printed from QEMU's memory to the machine's directory."""
-    lines = console_lines(monitor)
+    _append(place, console_lines(monitor))
+
+
+def _append(place: Path, lines: list[str]) -> None:
     if lines:
         with open(place / CONSOLE_LOG, "a", encoding="utf-8", errors="replace") as log:
             log.write("\n".join(lines) + "\n")

@@ -53,8 +53,9 @@ def claimed(tables: Tables, account: Account) -> Tables:
     if account.uid == 0:
         return tables
     passwd = _split(tables.passwd)
-    old = _old_name(passwd, account)
-    passwd = _with_user(passwd, account, old=old, shadowed=bool(tables.shadow))
+    line = _find_user(passwd, account)
+    old = account.name if line is None else line[0]
+    passwd = _with_user(passwd, account, line, shadowed=bool(tables.shadow))
     shadow = _with_shadow(_split(tables.shadow), account.name, old=old)
     group = _with_member_renamed(_split(tables.group), old, account.name)
     renamed: dict[str, str] = {}
@@ -120,29 +121,28 @@ def _uid(line: Line) -> int | None:
     return _number(line, 7)
 
 
-def _old_name(passwd: list[Line], account: Account) -> str:
-    """Give the name of the line that becomes the account's: of its number, else of its name."""
-    for line in passwd:
-        if line[0] == account.name and _uid(line) == 0:
-            raise Refused(f"the image has '{account.name}' as a name of root")
-    return next((line[0] for line in passwd if _uid(line) == account.uid), account.name)
+def _find_user(passwd: list[Line], account: Account) -> Line | None:
+    """Give the line that becomes the account's: that of its number, else that of its name."""
+    named = [line for line in passwd if line[0] == account.name and len(line) >= 7]
+    if any(_uid(line) == 0 for line in named):
+        raise Refused(f"the image has '{account.name}' as a name of root")
+    numbered = [line for line in passwd if _uid(line) == account.uid]
+    return next(iter([*numbered, *named]), None)
 
 
-def _with_user(passwd: list[Line], account: Account, *, old: str, shadowed: bool) -> list[Line]:
+def _with_user(
+    passwd: list[Line], account: Account, old: Line | None, *, shadowed: bool
+) -> list[Line]:
     password = "x" if shadowed else NO_PASSWORD
+    comment = "" if old is None else old[4]
     numbers = [str(account.uid), str(account.gid)]
-    kept: list[Line] = []
-    found = False
-    for line in passwd:
-        if not found and line[0] == old and len(line) >= 7:
-            found = True
-            ours = [account.name, password, *numbers, line[4], account.home, account.login_shell]
-            kept.append(ours)
-        elif len(line) < 7 or (line[0] != account.name and _uid(line) != account.uid):
-            kept.append(line)
-    if found:
-        return kept
-    return _added(kept, [account.name, password, *numbers, "", account.home, account.login_shell])
+    ours = [account.name, password, *numbers, comment, account.home, account.login_shell]
+    kept = [
+        ours if line is old else line
+        for line in passwd
+        if line is old or len(line) < 7 or (line[0] != account.name and _uid(line) != account.uid)
+    ]
+    return _added(kept, ours) if old is None else kept
 
 
 def _with_shadow(shadow: list[Line], name: str, *, old: str) -> list[Line]:
@@ -170,6 +170,9 @@ def _members(line: Line) -> list[str]:
 
 
 def _with_member_renamed(group: list[Line], old: str, new: str) -> list[Line]:
+    if old == new:
+        return group
+
     def renamed(line: Line) -> Line:
         members = dict.fromkeys(new if name == old else name for name in _members(line))
         return [*line[:3], ",".join(members), *line[4:]]

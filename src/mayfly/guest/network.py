@@ -24,7 +24,7 @@ RTF_UP = 0x1
 RTF_GATEWAY = 0x2
 
 _ADDRESS = struct.Struct("=HH4s8x")
-_ROUTE = struct.Struct("@L16s16s16sHhLPhPLLH")
+_ROUTE = struct.Struct("@L16s16s16sHhLPhPLLH6x")
 """``struct rtentry``."""
 
 

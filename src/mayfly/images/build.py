@@ -47,7 +47,7 @@ TOOLS = {
 """Program to the Debian package that has it."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ROOM_TREE = 1600 * MIB
+_ROOM_TREE = 1200 * MIB
 """For packages, the unpacked tree and the file system made of it, for the base alone."""
 _ROOM_IMAGE = 700 * MIB
 _TIMEOUT_S = 3600.0

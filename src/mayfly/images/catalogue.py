@@ -124,11 +124,10 @@ class Catalogue:
             if (directory / name).is_dir():
                 return read_record(directory / name)
         known = sorted({name for directory in self.dirs for name in _names(directory)})
+        there = f"images here: {', '.join(known)}; " if known else ""
         raise Missing(
             f"there is no image '{name}'",
-            hint=f"images here: {', '.join(known)}"
-            if known
-            else "make one: 'mayfly image build debian-12'",
+            hint=f"{there}make one with 'mayfly image build debian-12'",
         )
 
     @contextmanager

@@ -30,7 +30,6 @@ def convert(
     *,
     report: Report,
     limits: tuple[str, ...] = (),
-    pass_fds: tuple[int, ...] = (),
 ) -> None:
     """Convert a disk."""
     report("convert", None)
@@ -39,7 +38,6 @@ def convert(
         timeout_s=_TIMEOUT_S,
         on_line=partial(_tell, report),
         limits=limits,
-        pass_fds=pass_fds,
     )
 
 

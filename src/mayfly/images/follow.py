@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from mayfly.errors import Failed, Quota
+from mayfly.images.room import MORE_ROOM
 
 log = logging.getLogger("mayfly.command")
 
@@ -104,9 +105,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _failure(program: str, code: int, lines: list[str]) -> Failed | Quota:
-    if any("No space left on device" in line or "not enough free space" in line for line in lines):
+    text = "\n".join(lines)
+    if "No space left on device" in text or "enough free space" in text:
+        return Quota(f"{program} ran out of disk space", hint=MORE_ROOM)
+    if "Could not allocate block in ext2" in text:
         return Quota(
-            f"{program} ran out of disk space", hint="free some, or set TMPDIR to a larger disk"
+            "the disk of the image is too small for what goes into it", hint="give a larger --size"
         )
     # mmdebstrap's last line only says that it failed; what apt or dpkg said stands before.
     said = [line for line in lines if line and not line.startswith("I: ")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +18,14 @@ from mayfly.command import Finished, run
 from mayfly.errors import Failed, Invalid, Missing, Quota
 from mayfly.images.catalogue import Catalogue, Draft
 from mayfly.images.convert import convert
-from mayfly.images.follow import Report, silent
+from mayfly.images.follow import Report, follow, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
-from mayfly.units import GIB, MIB
+from mayfly.units import GIB
 
-_CHECK_TIMEOUT_S = 1800.0
+_TIMEOUT_S = 1800.0
 _ADDRESS_SPACE = 4 * GIB
 _CPU_S = 4 * 3600
 
@@ -42,14 +41,15 @@ def import_image(
 ) -> Image:
     """Convert a disk file and admit it to the catalogue."""
     with (
+        _about(file),
         _opened(file) as source,
         catalogue.draft(name, work=f"import {file.name}", force=force) as draft,
     ):
-        disk = _described(file, source)
+        _judge(source)
         report("check", None)
         with _unchanging(source, draft) as still:
-            disk = _described(file, still)
-            _convert(file, still, disk, draft, report=report)
+            disk = _judge(still)
+            _convert(still, disk, draft, report=report)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)
         facts = Facts(os=os_name, source=f"file {file.name} ({disk.format})", disk_bytes=disk.bytes)
@@ -64,18 +64,29 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     except FileNotFoundError as error:
         raise Missing(f"there is no file {file}") from error
     except OSError as error:
-        raise Invalid(f"cannot read {file}: {error.strerror}") from error
+        raise Invalid(f"it cannot be read: {error.strerror}") from error
     with open(descriptor, "rb") as source:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Invalid(f"{file} is not a file")
+            raise Invalid("it is not a file")
         yield source
 
 
-def _described(file: Path, source: BinaryIO) -> Disk:
+@contextmanager
+def _about(file: Path) -> Iterator[None]:
+    """Say in every refusal which file it is about."""
     try:
-        return recognise(source, os.fstat(source.fileno()).st_size)
+        yield
     except (Invalid, Quota) as error:
         raise type(error)(f"cannot import {file}: {error.message}", hint=error.hint) from error
+
+
+def _judge(source: BinaryIO) -> Disk:
+    return recognise(source, os.fstat(source.fileno()).st_size)
+
+
+def _path(source: BinaryIO) -> str:
+    """Give a name for the file that was opened, whatever its own name leads to by now."""
+    return f"/proc/{os.getpid()}/fd/{source.fileno()}"
 
 
 @contextmanager
@@ -87,41 +98,38 @@ def _unchanging(source: BinaryIO, draft: Draft) -> Iterator[BinaryIO]:
         return
     check_room(draft.directory, found.st_blocks * SECTOR)
     copy = draft.directory / "copy"
-    source.seek(0)
-    with copy.open("x+b") as target:
-        shutil.copyfileobj(source, target, 4 * MIB)
-        target.flush()
-        copy.chmod(0o600)
+    argv = ["cp", "--sparse=always", "--reflink=auto", _path(source), str(copy)]
+    follow(argv, timeout_s=_TIMEOUT_S)
+    with copy.open("rb") as target:
         yield target
     copy.unlink()
 
 
-def _convert(file: Path, source: BinaryIO, disk: Disk, draft: Draft, *, report: Report) -> None:
-    # By descriptor, so that it is the file that was judged, whatever its name leads to now.
-    path = f"/proc/{os.getpid()}/fd/{source.fileno()}"
+def _convert(source: BinaryIO, disk: Disk, draft: Draft, *, report: Report) -> None:
+    path = _path(source)
     if disk.format == "raw":
         source.seek(0)
         check_boot(source.read(2 * SECTOR), disk.bytes)
     else:
-        _check(file, path, disk)
-    needed = _measure(file, path, disk)
+        _check(path, disk)
+    needed = _measure(path, disk)
     check_room(draft.directory, needed)
     try:
         convert(path, disk.format, draft.disk, report=report, limits=_limits(needed + GIB))
     except Failed as error:
-        raise _damaged(file, disk, error.message) from error
+        raise _damaged(disk, error.message) from error
 
 
-def _check(file: Path, path: str, disk: Disk) -> None:
+def _check(path: str, disk: Disk) -> None:
     done = _qemu_img(["check", "-f", disk.format, path])
     if done.code not in (0, 3):  # 3: only space that is reserved but not used
-        raise _damaged(file, disk, done.complaint())
+        raise _damaged(disk, done.complaint())
 
 
-def _measure(file: Path, path: str, disk: Disk) -> int:
+def _measure(path: str, disk: Disk) -> int:
     done = _qemu_img(["measure", "--output=json", "-f", disk.format, "-O", "qcow2", path])
     if done.code != 0:
-        raise _damaged(file, disk, done.complaint())
+        raise _damaged(disk, done.complaint())
     answer: dict[str, Any] = json.loads(done.stdout)
     return int(answer["required"])
 
@@ -138,7 +146,7 @@ def _start(draft: Draft) -> bytes:
 
 def _qemu_img(arguments: list[str]) -> Finished:
     argv = ["prlimit", *_limits(GIB), "qemu-img", *arguments]
-    return run(argv, timeout_s=_CHECK_TIMEOUT_S, check=False)
+    return run(argv, timeout_s=_TIMEOUT_S, check=False)
 
 
 def _limits(file_bytes: int) -> tuple[str, ...]:
@@ -150,9 +158,8 @@ def _limits(file_bytes: int) -> tuple[str, ...]:
     )
 
 
-def _damaged(file: Path, disk: Disk, said: str) -> Invalid:
-    text = said.replace(f"/proc/{os.getpid()}/fd/", "descriptor ")
+def _damaged(disk: Disk, said: str) -> Invalid:
     return Invalid(
-        f"cannot import {file}: the {disk.format} is truncated or damaged: {text}",
+        f"the {disk.format} is truncated or damaged: {said}",
         hint="fetch or copy the file again, and compare its checksum",
     )

@@ -44,6 +44,13 @@ _LEFT_OUT = (
 """As in Debian's own container images: a third of the files, and nobody reads them in a job."""
 
 
+# What debootstrap does, and so Debian's installer.
+_MERGE_USR = (
+    'for name in bin sbin lib lib32 lib64 libx32; do mkdir -p "$1/usr/$name"; '
+    'ln -s "usr/$name" "$1/$name"; done'
+)
+
+
 class Init(StrEnum):
     """The first process of the guest."""
 
@@ -69,15 +76,16 @@ class Recipe:
     base: tuple[str, ...] = BASE
     packages: tuple[str, ...] = ()
     """In addition to the base."""
+    merge_usr: bool = False
+    """Make /bin and the like links into /usr, where the suite's packages do not do so."""
     lean: bool = True
     """Without documentation and translations."""
     disk_bytes: int = DISK_BYTES
 
     def all_packages(self) -> tuple[str, ...]:
         """Give every package that is asked for; dependencies come by themselves."""
-        return tuple(
-            dict.fromkeys((self.kernel, *self.base, *_INIT_PACKAGES[self.init], *self.packages))
-        )
+        first = _INIT_PACKAGES[self.init]
+        return tuple(dict.fromkeys((self.kernel, *first, *self.base, *self.packages)))
 
 
 RECIPES = {
@@ -90,6 +98,7 @@ RECIPES = {
             suite="bullseye",
             os="debian 11",
             kernel="linux-image-cloud-amd64/bullseye",
+            merge_usr=True,
         ),
         Recipe(name="debian-12", suite="bookworm", os="debian 12"),
         Recipe(name="debian-13", suite="trixie", os="debian 13"),
@@ -172,6 +181,8 @@ def mmdebstrap_argv(
     if recipe.lean:
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
         argv.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+    if recipe.merge_usr:
+        argv.append(f"--setup-hook={_MERGE_USR}")
     argv += [
         # Before the kernel is installed: its initramfs is made once, and with our settings.
         f"--essential-hook=tar-in {place.layer} /",

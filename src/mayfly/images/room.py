@@ -8,6 +8,8 @@ from pathlib import Path
 from mayfly.errors import Quota
 from mayfly.units import show_size
 
+MORE_ROOM = "free some; TMPDIR moves the work of a build, MAYFLY_HOME the images"
+
 
 def check_room(directory: Path, wanted: int) -> None:
     """Refuse to begin where there is not enough room."""
@@ -15,5 +17,5 @@ def check_room(directory: Path, wanted: int) -> None:
     if free < wanted:
         raise Quota(
             f"{directory} has {show_size(free)} free, and about {show_size(wanted)} are needed",
-            hint="free some; TMPDIR moves the work of a build, MAYFLY_HOME the images",
+            hint=MORE_ROOM,
         )

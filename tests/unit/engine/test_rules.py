@@ -108,6 +108,15 @@ def test_every_chain_of_the_filter_refuses_by_default() -> None:
     assert all("policy drop;" in line for line in hooks)
 
 
+def test_what_is_not_let_through_is_answered() -> None:
+    text = rules.packet_rules([ip_network("10.0.0.0/8")], dns=True)
+    refuse = text.partition("chain refuse {")[2].partition("}")[0].split("\n")
+    assert [line.strip() for line in refuse if line.strip()] == [
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+
+
 ENTRIES = {
     "example.org:443": Allowed(port=443, name="example.org"),
     "Example.ORG.:443": Allowed(port=443, name="example.org"),

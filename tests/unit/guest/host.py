@@ -231,7 +231,8 @@ class Agent:
 
 def command(root: Path, *options: str) -> list[str]:
     """Give the command of an agent that leaves this computer alone."""
-    return [sys.executable, "-m", "mayfly.guest.agent", "--test-root", str(root), *options]
+    start = [sys.executable, "-S", "-m", "mayfly.guest.agent"]
+    return [*start, "--test-root", str(root), *options]
 
 
 def environment() -> dict[str, str]:

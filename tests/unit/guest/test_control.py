@@ -8,6 +8,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ IDENTITY: dict[str, Any] = {
 @pytest.fixture
 def root() -> Iterator[Path]:
     """Give the top of a guest's tree, which any user may enter."""
+    with guest_tree() as top:
+        yield top
+
+
+@contextmanager
+def guest_tree() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="mayfly-guest-"))
     top.chmod(0o755)
     for name in ("etc/ssh", "proc", "var/lib/systemd", "var/lib/dbus", "run", "work"):
@@ -62,6 +69,15 @@ def agent(root: Path) -> Iterator[Agent]:
         agent.control.sync()
         agent.hello = agent.control.message("hello")
         yield agent
+
+
+@pytest.fixture(scope="module")
+def renewed_agent() -> Iterator[Agent]:
+    """Give an agent that was renewed, and never claimed."""
+    with guest_tree() as root, running_agent(root) as agent:
+        agent.control.sync()
+        agent.control.message("hello")
+        yield renewed(agent)
 
 
 def claim(agent: Agent, **fields: Any) -> dict[str, Any]:
@@ -166,9 +182,7 @@ def test_a_claim_makes_the_account(agent: Agent, root: Path) -> None:
     assert claim(renewed(agent), time_ns=1, network=None)["type"] == "ok"
     assert f"ada:x:{USER}:{USER}::/home/ada:/bin/sh\n" in (root / "etc/passwd").read_text()
     assert "ada:*:::::::\n" in (root / "etc/shadow").read_text()
-    assert (root / "etc/group").read_text() == (
-        f"root:x:0:\nada:x:{USER}:\nlab:x:54400:ada\n"
-    )
+    assert (root / "etc/group").read_text() == (f"root:x:0:\nada:x:{USER}:\nlab:x:54400:ada\n")
     home = (root / "home/ada").stat()
     assert stat.S_IMODE(home.st_mode) == 0o700
     assert home.st_uid == (USER if ROOT else os.geteuid())
@@ -250,9 +264,11 @@ def test_shares_have_their_places(agent: Agent, root: Path) -> None:
         ({"root": 1}, "'root' must be true or false"),
     ],
 )
-def test_a_claim_that_makes_no_sense(agent: Agent, fields: dict[str, Any], reason: str) -> None:
-    assert reason in refused(claim(renewed(agent), **fields))
-    assert agent.session.run("true")["reason"] == "this machine was not claimed yet"
+def test_a_claim_that_makes_no_sense(
+    renewed_agent: Agent, fields: dict[str, Any], reason: str
+) -> None:
+    assert reason in refused(claim(renewed_agent, **fields))
+    assert renewed_agent.session.run("true")["reason"] == "this machine was not claimed yet"
 
 
 def test_a_template_is_prepared(agent: Agent, root: Path) -> None:
@@ -294,10 +310,10 @@ def test_an_answer_is_not_for_the_next_host(agent: Agent) -> None:
     [("nosuch", {}), ("settle", {}), ("settle", {"timeout_s": "1"}), ("settle", {"timeout_s": -1})],
 )
 def test_a_request_that_is_not_understood(
-    agent: Agent, kind: str, fields: dict[str, object]
+    renewed_agent: Agent, kind: str, fields: dict[str, object]
 ) -> None:
-    assert refused(agent.control.ask(kind, **fields))
-    assert agent.control.ask("sample")["type"] == "ok"
+    assert refused(renewed_agent.control.ask(kind, **fields))
+    assert renewed_agent.control.ask("sample")["type"] == "ok"
 
 
 @pytest.mark.parametrize("data", [pack(Kind.DATA, Stream.STDIN, b"x"), b"\xff" * 50])

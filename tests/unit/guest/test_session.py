@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,9 @@ def test_a_daemon_that_goes_on_writing_does_not_either(session: Peer) -> None:
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "USR1", "HUP", "QUIT"])
 def test_a_signal_reaches_the_job(session: Peer, name: str) -> None:
-    session.start(*sh(f"trap 'echo got it; exit 9' {name}; echo ready; while :; do sleep 0.02; done"))
+    session.start(
+        *sh(f"trap 'echo got it; exit 9' {name}; echo ready; while :; do sleep 0.02; done")
+    )
     session.until(lambda: b"ready" in session.received[Stream.STDOUT])
     session.say("signal", signal=name)
     session.until(session.over)
@@ -265,7 +268,7 @@ def test_a_limit_too_high_for_here_stays_as_it_is(session: Peer) -> None:
     ],
 )
 def test_a_job_that_cannot_start_says_why(
-    session: Peer, argv: tuple[str, ...], fields: dict[str, object], code: int, reason: str
+    session: Peer, argv: tuple[str, ...], fields: dict[str, Any], code: int, reason: str
 ) -> None:
     failed = session.run(*argv, **fields)
     assert failed["type"] == "failed"
@@ -320,7 +323,8 @@ def test_a_terminal_is_resized(session: Peer) -> None:
 
 
 def test_control_c_interrupts_the_foreground(session: Peer) -> None:
-    session.start(*sh("trap 'echo caught; exit 4' INT; echo ready; sleep 60"), tty=SIZE)
+    script = "trap 'echo caught; exit 4' INT; echo ready; while :; do sleep 0.02; done"
+    session.start(*sh(script), tty=SIZE)
     session.until(lambda: b"ready" in session.received[Stream.STDOUT])
     session.write(Stream.STDIN, b"\x03")
     session.until(session.over)

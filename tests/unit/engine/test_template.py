@@ -1,0 +1,393 @@
+"""Templates as they lie on disk: their names, when they count, who may make them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mayfly.config import Paths, Settings
+from mayfly.engine import memory, template
+from mayfly.engine.probe import Qemu
+from mayfly.engine.template import (
+    FILES,
+    MEMORY,
+    META,
+    Engine,
+    Template,
+    find_template,
+    open_file,
+    open_memory,
+    remove_stale,
+    remove_template,
+    stamp,
+    template_key,
+    template_lock,
+    write_template,
+)
+from mayfly.errors import Missing
+from mayfly.model import Image, Shape
+
+QEMU = Qemu(
+    path="/usr/bin/qemu-system-x86_64",
+    root="",
+    identity="0123456789abcdef",
+    version="7.2.22",
+    machine_type="pc-q35-7.2",
+    has_kvm=True,
+    has_tcg=True,
+    has_sandbox=True,
+    has_ignore_shared=True,
+    has_rom_option=False,
+    has_vmgenid=True,
+    missing=(),
+)
+IMAGE = Image(
+    name="debian-12",
+    version="1",
+    arch="amd64",
+    os="debian 12",
+    sha512="a" * 128,
+    size_bytes=1,
+    disk_bytes=1 << 30,
+    format="qcow2",
+    created_at="2026-01-01T00:00:00Z",
+    source="a recipe",
+    disk=Path("/nowhere/disk.qcow2"),
+    mtime_ns=0,
+)
+SHAPE = Shape(cpus=1, memory_mib=1)
+
+
+def ignore(_: str) -> None:
+    """Report to nobody."""
+
+
+@pytest.fixture(autouse=True)
+def agent(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the agent disk is named; a test may change it."""
+    named = {"key": "agent-1"}
+    monkeypatch.setattr(template, "disk_key", lambda: named["key"])
+    return named
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    paths = Paths.for_user({"MAYFLY_HOME": str(tmp_path)})
+    paths.templates.mkdir(parents=True)
+    return Engine(paths=paths, settings=Settings(), qemu=QEMU, accelerator="tcg")
+
+
+def made(engine: Engine, image: Image = IMAGE, shape: Shape = SHAPE, **fields: Any) -> Template:
+    """Make the files of a template without a machine."""
+    key = template_key(engine, image, shape)
+    path = engine.paths.templates / key
+    path.mkdir()
+    for name in FILES:
+        (path / name).write_text(name)
+    (path / MEMORY).write_bytes(bytes(shape.memory_mib << 20))
+    written = Template(
+        key=key,
+        path=path,
+        image=image.name,
+        image_sha512=image.sha512,
+        shape=shape,
+        kernel="6.1",
+        os="debian 12",
+        init="systemd",
+        features=("sshd", "fuse"),
+        boot_s=12.5,
+        settled="running",
+        samples=("00ff",),
+        files=stamp(path),
+        created_at=time.time(),
+    )
+    written = replace(written, **fields)
+    write_template(written, path)
+    return written
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[Engine], tuple[Engine, Image, Shape]]] = {
+    "image": lambda e: (e, replace(IMAGE, sha512="b" * 128), SHAPE),
+    "qemu": lambda e: (replace(e, qemu=replace(QEMU, identity="f" * 16)), IMAGE, SHAPE),
+    "machine": lambda e: (replace(e, qemu=replace(QEMU, machine_type="q35-8")), IMAGE, SHAPE),
+    "accelerator": lambda e: (replace(e, accelerator="kvm"), IMAGE, SHAPE),
+    "cpus": lambda e: (e, IMAGE, replace(SHAPE, cpus=2)),
+    "memory": lambda e: (e, IMAGE, replace(SHAPE, memory_mib=2)),
+}
+
+
+@pytest.mark.parametrize("what", sorted(CHANGES))
+def test_what_must_be_the_same_to_restore_is_in_the_name(engine: Engine, what: str) -> None:
+    key = template_key(engine, IMAGE, SHAPE)
+    assert template_key(engine, IMAGE, SHAPE) == key
+    assert template_key(*CHANGES[what](engine)) != key
+
+
+def test_another_agent_is_another_template(engine: Engine, agent: dict[str, str]) -> None:
+    key = template_key(engine, IMAGE, SHAPE)
+    agent["key"] = "agent-2"
+    assert template_key(engine, IMAGE, SHAPE) != key
+
+
+@pytest.mark.parametrize(("accelerator", "matters"), [("kvm", True), ("tcg", False)])
+def test_the_hosts_cpu_matters_where_the_guest_sees_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, accelerator: str, matters: bool
+) -> None:
+    engine = replace(engine, accelerator=accelerator)
+    keys = set()
+    for flags in ("fpu sse", "fpu sse avx"):
+        monkeypatch.setattr(template, "_host_cpu", lambda flags=flags: flags)
+        keys.add(template_key(engine, IMAGE, SHAPE))
+    assert (len(keys) == 2) is matters
+
+
+def test_a_name_is_a_file_name(engine: Engine) -> None:
+    key = template_key(engine, IMAGE, SHAPE)
+    assert key.isalnum()
+    assert 16 <= len(key) <= 64
+
+
+def test_neither_name_nor_place_of_an_image_matter(engine: Engine) -> None:
+    moved = replace(IMAGE, name="other", disk=Path("/else/where"), mtime_ns=5)
+    assert template_key(engine, moved, SHAPE) == template_key(engine, IMAGE, SHAPE)
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+def test_a_template_is_found_as_it_was_written(engine: Engine) -> None:
+    assert find_template(engine, IMAGE, SHAPE) is None
+    written = made(engine)
+    assert find_template(engine, IMAGE, SHAPE) == written
+    assert find_template(engine, replace(IMAGE, sha512="b" * 128), SHAPE) is None
+    assert find_template(engine, IMAGE, replace(SHAPE, cpus=2)) is None
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["gone", "longer", "later", "replaced"])
+def test_a_spoilt_template_is_not_found(engine: Engine, name: str, how: str) -> None:
+    file = made(engine).path / name
+    status = file.stat()
+    if how in ("gone", "replaced"):
+        file.unlink()
+    if how == "replaced":
+        file.write_bytes(b"x" * status.st_size)
+        os.utime(file, ns=(0, status.st_mtime_ns + 1))
+    if how == "longer":
+        os.truncate(file, status.st_size + 1)
+        os.utime(file, ns=(0, status.st_mtime_ns))
+    if how == "later":
+        os.utime(file, ns=(0, status.st_mtime_ns + 1))
+    assert find_template(engine, IMAGE, SHAPE) is None
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "7", '"x"', "{}", '{"format": 1}'])
+def test_without_a_good_description_it_does_not_count(engine: Engine, text: str) -> None:
+    file = made(engine).path / META
+    file.write_text(text)
+    assert find_template(engine, IMAGE, SHAPE) is None
+    file.unlink()
+    assert find_template(engine, IMAGE, SHAPE) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"format": 2}, {"shape": {"cpus": 1}}, {"files": [["state"]]}, {"colour": 1}]
+)
+def test_a_description_of_another_version_does_not_count(
+    engine: Engine, changes: dict[str, object]
+) -> None:
+    file = made(engine).path / META
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    assert find_template(engine, IMAGE, SHAPE) is None
+
+
+def test_a_template_that_lacks_a_file_has_no_stamp(tmp_path: Path) -> None:
+    assert stamp(tmp_path) == ()
+    # And so nothing that lacks a file can be found by an equally empty stamp.
+    for name in FILES:
+        (tmp_path / name).write_text("x")
+    assert [name for name, _, _ in stamp(tmp_path)] == list(FILES)
+
+
+def test_nothing_that_has_no_files_is_found(engine: Engine) -> None:
+    written = made(engine, files=())
+    (written.path / MEMORY).unlink()
+    assert find_template(engine, IMAGE, SHAPE) is None
+
+
+# --- one at a time -------------------------------------------------------------------------------
+
+
+def test_one_makes_it_and_the_others_wait(engine: Engine) -> None:
+    order: list[str] = []
+    said = threading.Event()
+
+    def report(text: str) -> None:
+        order.append(text)
+        said.set()
+
+    def second() -> None:
+        with template_lock(engine, "key", report):
+            order.append("second")
+
+    with template_lock(engine, "key", ignore):
+        with template_lock(engine, "another", ignore):
+            order.append("another is free")
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert said.wait(20)
+        order.append("first")
+    thread.join()
+    assert order[0] == "another is free"
+    assert "waiting" in order[1]
+    assert order[2:] == ["first", "second"]
+
+
+def test_whoever_removes_a_template_lets_nobody_in_twice(engine: Engine) -> None:
+    waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    def second() -> None:
+        with template_lock(engine, "key", lambda _: waiting.set()):
+            inside.set()
+            leave.wait(20)
+
+    thread = threading.Thread(target=second)
+    with template_lock(engine, "key", ignore):
+        thread.start()
+        assert waiting.wait(20)
+        remove_template(engine.paths.templates / "key")
+    assert inside.wait(20)
+    told = threading.Event()
+    third = threading.Thread(target=_enter, args=[engine, told])
+    third.start()
+    try:
+        assert told.wait(20), "the third must wait for the second"
+    finally:
+        leave.set()
+        thread.join()
+        third.join()
+
+
+def _enter(engine: Engine, told: threading.Event) -> None:
+    with template_lock(engine, "key", lambda _: told.set()):
+        pass
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def end_of(path: Path) -> None:
+    holder = memory.read_holder(path)
+    if holder is not None:
+        os.kill(holder.pid, signal.SIGKILL)
+        os.waitpid(holder.pid, 0)
+
+
+def test_memory_is_read_from_disk_once_and_then_held(engine: Engine) -> None:
+    written = made(engine)
+    said: list[str] = []
+    first = open_memory(engine, written, said.append)
+    again = open_memory(engine, written, said.append)
+    try:
+        assert memory.is_sealed(first)
+        assert os.fstat(first).st_size == 1 << 20
+        assert os.path.sameopenfile(first, again)
+        assert len(said) == 1
+    finally:
+        end_of(written.path)
+        os.close(first)
+        os.close(again)
+
+
+def test_memory_that_is_soon_let_go_is_held_anew(engine: Engine) -> None:
+    written = made(engine)
+    fd = memory.load("x", written.path / MEMORY, 1 << 20)
+    memory.hold(written.path, fd, title="old", hours=1)
+    old = memory.read_holder(written.path)
+    assert old is not None
+    again = open_memory(engine, written, ignore)
+    new = memory.read_holder(written.path)
+    try:
+        assert new is not None
+        assert new.pid != old.pid
+        assert new.until > time.time() + 3600 * (engine.settings.template_hours - 1)
+        assert os.path.sameopenfile(fd, again)
+    finally:
+        end_of(written.path)
+        os.kill(old.pid, signal.SIGKILL)
+        os.waitpid(old.pid, 0)
+        os.close(fd)
+        os.close(again)
+
+
+# --- removing ------------------------------------------------------------------------------------
+
+
+def test_a_removed_template_leaves_nothing_not_even_its_memory(engine: Engine) -> None:
+    written = made(engine)
+    with template_lock(engine, written.key, ignore):
+        pass
+    os.close(open_memory(engine, written, ignore))
+    holder = memory.read_holder(written.path)
+    assert holder is not None
+    remove_template(written.path)
+    assert os.waitpid(holder.pid, 0)[1] == signal.SIGKILL
+    assert not list(engine.paths.templates.iterdir())
+
+
+def test_what_an_older_image_left_is_removed(engine: Engine) -> None:
+    older = made(engine, replace(IMAGE, sha512="b" * 128))
+    other_shape = made(engine, shape=replace(SHAPE, cpus=2))
+    other_image = made(engine, replace(IMAGE, sha512="c" * 128, name="debian-11"))
+    fresh = made(engine)
+    remove_stale(engine, fresh)
+    left = {path for path in engine.paths.templates.iterdir() if path.is_dir()}
+    assert left == {other_shape.path, other_image.path, fresh.path}
+    assert older.path not in left
+
+
+def test_debris_is_removed_when_it_is_old(engine: Engine) -> None:
+    fresh = made(engine)
+    for name, age in ((".old", 7200), (".young", 60)):
+        debris = engine.paths.templates / name
+        debris.mkdir()
+        (debris / "memory").write_text("x")
+        os.utime(debris, (time.time() - age,) * 2)
+    remove_stale(engine, fresh)
+    assert not (engine.paths.templates / ".old").exists()
+    assert (engine.paths.templates / ".young").exists()
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "7", '"x"', "{}"])
+def test_what_cannot_be_read_stops_nobody(engine: Engine, text: str) -> None:
+    fresh = made(engine)
+    other = engine.paths.templates / ("f" * 24)
+    other.mkdir()
+    (other / META).write_text(text)
+    remove_stale(engine, fresh)
+    assert find_template(engine, IMAGE, SHAPE) == fresh
+
+
+def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(Missing, match=str(tmp_path / "disk")):
+        open_file(tmp_path / "disk")
+    (tmp_path / "disk").write_bytes(b"abc")
+    fd = open_file(tmp_path / "disk")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(fd, b"x")
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    fd = open_file(tmp_path / "disk", write=True)
+    assert os.write(fd, b"x") == 1
+    os.close(fd)
