@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("MAYFLY_TEST_CACHE", "/var/tmp/mayfly-test-cache"))  # noqa: S108
+CACHE = Path(os.environ.get("MAYFLY_TEST_CACHE", "/var/tmp/mayfly-test-cache"))
 BUILD_LIMIT_S = 900
 
 
@@ -42,7 +42,8 @@ class Cli:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command to its end."""
         done = subprocess.run(
-            self.argv(*words),
+            check=False,
+            args=self.argv(*words),
             input=stdin,
             capture_output=True,
             cwd=cwd or "/",

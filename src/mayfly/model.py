@@ -108,6 +108,14 @@ class MachineSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareDir:
+    """A directory of the host, at the same path in the machine."""
+
+    path: Path
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a run ended: the content of ``--status-file``."""
 

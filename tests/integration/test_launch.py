@@ -204,7 +204,7 @@ def tree(tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
     (tmp_path / "usr/only-here").touch()
-    (tmp_path / "usr/inner").mkdir()
+    (tmp_path / "usr/in ner").mkdir()
     return tmp_path
 
 
@@ -213,10 +213,10 @@ def test_it_can_live_in_another_tree(tree: Path) -> None:
 
 
 def test_what_is_mounted_inside_is_not_writable_either(tree: Path) -> None:
-    inner = tree / "usr/inner"
+    inner = tree / "usr/in ner"
     subprocess.run(["mount", "-t", "tmpfs", "none", str(inner)], check=True)
     try:
-        said = shut_in_with_tree(tree, ["/usr/bin/touch", "/usr/inner/x"])
+        said = shut_in_with_tree(tree, ["/usr/bin/touch", "/usr/in ner/x"])
         assert "Read-only" in said
         assert not list(inner.iterdir())
     finally:

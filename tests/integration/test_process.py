@@ -79,7 +79,13 @@ def start(
         command="",
         created_at=time.time(),
     )
-    return start_process(qemu, plan, isolation or Isolation(uid=UID), place, record)
+    found, record = start_process(qemu, plan, isolation or Isolation(uid=UID), place, record)
+    try:
+        found.ready()
+    except Failed:
+        found.let_go()
+        raise
+    return found, record
 
 
 def test_qemu_runs_shut_in_with_its_pid_written_down(qemu: Qemu, plan: Plan, place: Place) -> None:

@@ -44,9 +44,7 @@ def _findings(paths: Paths, settings: Settings) -> Iterator[Finding]:
     yield from _engine(paths, settings)
     yield from look_at_host(paths)
     for item in check_network():
-        yield Finding(
-            name=item.name, ok=item.ok, detail=item.detail, mend=item.mend, needed=False
-        )
+        yield Finding(name=item.name, ok=item.ok, detail=item.detail, mend=item.mend, needed=False)
     names = [image.name for image in catalogue_of(paths).list()]
     yield Finding(
         name="images",

@@ -89,8 +89,8 @@ Documentation, manual pages and translations are left out of the image.
 @click.option("--size", default="8G", show_default=True, help="Disk that the guest sees.")
 @click.option(
     "--init",
-    type=click.Choice(list(Init)),
-    default=Init.SYSTEMD,
+    type=click.Choice([init.value for init in Init]),
+    default=Init.SYSTEMD.value,
     show_default=True,
     help="First process of the guest.",
 )

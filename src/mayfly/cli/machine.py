@@ -146,7 +146,7 @@ def logs(name: str) -> None:
     """Print what a kept machine's serial console said."""
     paths, _ = load()
     with kept.held_machine(paths.machines, name) as held:
-        text = kept.console_log(held)
+        text = kept.console_log(held, paths.templates)
     # A guest writes this: control characters could play tricks with the reader's terminal.
     shown = "".join(c for c in text if c.isprintable() or c in "\n\t")
     click.echo(shown if sys.stdout.isatty() else text, nl=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
 from mayfly import __version__
-from mayfly.errors import MayflyError, exit_status
+from mayfly.errors import RUN_FAILED, MayflyError, exit_status
 
 COMMANDS = {
     "run": ("mayfly.cli.run", "run", "Run a command in a fresh machine of its own."),
@@ -20,6 +22,10 @@ COMMANDS = {
     "doctor": ("mayfly.cli.doctor", "doctor", "Say what this host can do and what is missing."),
 }
 INTERRUPTED = 130
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has gone."""
 
 
 class LazyGroup(click.Group):
@@ -36,7 +42,15 @@ class LazyGroup(click.Group):
         module, name, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
+        _name_variables(command, f"MAYFLY_{cmd_name}")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what click would answer to a closed pipe is not for us."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -61,6 +75,17 @@ def mayfly(debug: bool) -> None:
     """Every job gets a virtual machine of its own, for as long as the job lives."""
 
 
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Name each option's environment variable for the option as it is typed."""
+    for option in command.params:
+        words = [word for word in option.opts if word.startswith("--")]
+        if words and isinstance(option, click.Option):
+            option.envvar = f"{prefix}_{words[0][2:]}".replace("-", "_").upper()
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            _name_variables(inner, f"{prefix}_{name}")
+
+
 def show_error(error: MayflyError) -> None:
     """Print what went wrong and what to do next."""
     click.echo(f"mayfly: {error.message}", err=True)
@@ -70,33 +95,45 @@ def show_error(error: MayflyError) -> None:
 
 def main() -> None:
     """Run the command line; never a traceback unless ``--debug`` was given."""
-    debug = "--debug" in sys.argv[1:] and "--" not in sys.argv[1 : sys.argv.index("--debug")]
+    _open_standard_streams()
+    words = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:]))
+    # What a job's own status could be must not be a status of ours.
+    running = [word for word in words if not word.startswith("-")][:1] == ["run"]
     try:
         code = mayfly.main(prog_name="mayfly", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("mayfly: interrupted", err=True)
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        code = RUN_FAILED if running else error.exit_code
     except MayflyError as error:
         show_error(error)
-        if debug:
+        code = RUN_FAILED if running else exit_status(error)
+        if "--debug" in words:
             traceback.print_exc()
-        code = exit_status(error)
-    except KeyboardInterrupt:
-        click.echo("mayfly: interrupted", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone: that is no fault. Python must not complain at its end.
+    except (ReaderGone, BrokenPipeError):
+        # That is no fault. Python must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
+        code = RUN_FAILED if running else 0
     except Exception as error:
-        if debug:
-            traceback.print_exc()
         click.echo(f"mayfly: a fault in Mayfly itself: {type(error).__name__}: {error}", err=True)
         click.echo("  hint: run it again with 'mayfly --debug ...' and report it", err=True)
-        code = 1
+        code = RUN_FAILED if running else 1
+        if "--debug" in words:
+            traceback.print_exc()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed, or the next file opened would be taken for it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is the one that is wanted.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

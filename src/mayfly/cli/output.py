@@ -21,7 +21,7 @@ class Progress:
         self._step = ""
 
     def __call__(self, text: str) -> None:
-        """Show what is being done now; ``"text (detail)"`` is one step while ``text`` is the same."""
+        """Show what is being done now; what stands in brackets is detail of the same step."""
         if self._quiet:
             return
         if self._live:

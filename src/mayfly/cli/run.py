@@ -20,10 +20,17 @@ from mayfly.engine.caller import (
 )
 from mayfly.engine.job import JobRequest, Workdir
 from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
-from mayfly.engine.share import ShareDir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError
 from mayfly.images.catalogue import check
-from mayfly.model import Account, MachineSpec, NetworkMode, Outcome, Shape, Who
+from mayfly.model import (
+    Account,
+    MachineSpec,
+    NetworkMode,
+    Outcome,
+    Shape,
+    ShareDir,
+    Who,
+)
 from mayfly.units import MIB, parse_duration, parse_size, show_duration
 from mayfly.wiring import catalogue_of, engine_for, load
 
@@ -190,12 +197,20 @@ def round_memory(size: int) -> int:
 def parse_share(text: str) -> ShareDir:
     """Read ``DIR`` or ``DIR:ro``; raises ``Invalid`` when it is no directory."""
     name, read_only = (text[:-3], True) if text.endswith(":ro") else (text, False)
-    path = Path(name).expanduser().resolve()
-    if not path.is_dir():
-        raise Invalid(f"--share {name}: there is no such directory")
+    path = _directory("--share", name)
     if path == Path("/"):
         raise Invalid("--share /: the whole file system cannot be shared", hint="name a directory")
     return ShareDir(path=path, read_only=read_only)
+
+
+def _directory(option: str, text: str) -> Path:
+    try:
+        path = Path(text).expanduser().resolve()
+        if text and path.is_dir():
+            return path
+    except (OSError, RuntimeError):
+        pass  # A name that is too long, links in a circle, a user that there is not.
+    raise Invalid(f"{option} {text}: there is no such directory")
 
 
 def _request(
@@ -236,9 +251,7 @@ def _workdir(
             raise Invalid("--workdir and --no-workdir exclude each other")
         return None
     asked = options.workdir is not None
-    path = Path(options.workdir or ".").expanduser().resolve()
-    if asked and not path.is_dir():
-        raise Invalid(f"--workdir {options.workdir}: there is no such directory")
+    path = _directory("--workdir", "." if options.workdir is None else options.workdir)
     if any(path == share.path or share.path in path.parents for share in shares):
         return None
     why = not_copied(path, account)
@@ -262,7 +275,7 @@ def not_copied(path: Path, account: Account) -> str:
     """Say why a directory is not copied without being asked for; "" when it is."""
     if path == Path("/"):
         return "the whole file system"
-    if path == Path(account.home):
+    if path in (Path(account.home), Path(account.home).resolve()):
         return "the whole home directory"
     if path.parts[1] in NOT_COPIED:
         return "a system directory"

@@ -25,7 +25,15 @@ DISK_FORMAT = 1
 LABEL = "cidata"
 MOUNT = "/run/mayfly"
 SSHFS = "/usr/bin/sshfs"
-LATE_MODULES = ("runpy", "encodings.idna", "encodings.latin_1", "encodings.ascii", "traceback", "linecache")
+LATE_MODULES = (
+    "runpy",
+    "encodings.idna",
+    "encodings.latin_1",
+    "encodings.ascii",
+    "traceback",
+    "linecache",
+)
+"""What the interpreter imports only when it is needed."""
 TOOL_TIMEOUT_S = 120.0
 
 USER_DATA = f"""#cloud-config

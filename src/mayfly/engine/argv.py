@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mayfly.engine.probe import Qemu
 from mayfly.model import Shape
@@ -107,7 +108,7 @@ def _disks(plan: Plan) -> list[str]:
         words += ["-add-fd", f"fd={drive.fd},set={index + 1}"]
         nodes.append(_node(index, drive, writable=index == 0))
     *layers, agent = nodes
-    for upper, lower in zip(layers, layers[1:], strict=False):
+    for upper, lower in pairwise(layers):
         upper["backing"] = lower["node-name"]
     if layers[-1]["driver"] == "qcow2":
         # Whatever the file itself names as its backing file is not opened.

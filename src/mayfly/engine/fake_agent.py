@@ -56,6 +56,8 @@ class FakeAgent:
                 data = self.port.recv(1 << 18)
             except TimeoutError as error:
                 raise Hung(f"nothing came; messages so far: {self.messages}") from error
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise EOFError("the host closed the port")
             self._frames += self._parser.feed(data)

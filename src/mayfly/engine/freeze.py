@@ -19,7 +19,7 @@ from mayfly.engine.control import Control
 from mayfly.engine.machine import clone_identity_test
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
-from mayfly.engine.records import Place, Record, new_place, slot
+from mayfly.engine.records import Record, new_place, slot
 from mayfly.engine.template import (
     AGENT,
     DISK,
@@ -29,6 +29,7 @@ from mayfly.engine.template import (
     Engine,
     Report,
     Template,
+    check_fits,
     find_template,
     open_file,
     remove_stale,
@@ -38,7 +39,7 @@ from mayfly.engine.template import (
     template_lock,
     write_template,
 )
-from mayfly.engine.watch import PANIC, console_lines
+from mayfly.engine.watch import CONSOLE_LOG, PANIC, console_lines
 from mayfly.errors import Failed, MayflyError, Quota, Unavailable
 from mayfly.model import Image, Shape, State
 from mayfly.units import MIB, show_duration, show_size
@@ -46,7 +47,8 @@ from mayfly.units import MIB, show_duration, show_size
 BOOT_LIMIT_S = 300.0
 SETTLE_LIMIT_S = 120.0
 TOOL_LIMIT_S = 60.0
-CONSOLE_LINES = 40
+CONSOLE_LINES = 2000
+"""How much of a boot's console is kept."""
 LOGIN_LIMIT_S = 60.0
 """From the login prompt to the agent's greeting, when the boot itself is over."""
 DISK_HEADROOM = 400 * MIB
@@ -61,6 +63,8 @@ class Booted:
     boot_s: float
     settled: str
     samples: tuple[str, ...]
+    console: tuple[str, ...]
+    """What the serial console printed."""
 
 
 def ensure_template(engine: Engine, image: Image, shape: Shape, report: Report) -> Template:
@@ -70,9 +74,6 @@ def ensure_template(engine: Engine, image: Image, shape: Shape, report: Report) 
     come up or its clones cannot be proved unique.
     """
     check_fits(shape)
-    found = find_template(engine, image, shape)
-    if found is not None:
-        return found
     key = template_key(engine, image, shape)
     with template_lock(engine, key, report):
         # Another command may have made it while this one waited.
@@ -82,17 +83,6 @@ def ensure_template(engine: Engine, image: Image, shape: Shape, report: Report) 
         template = _make(engine, image, shape, key, report)
         remove_stale(engine, template)
     return template
-
-
-def check_fits(shape: Shape) -> None:
-    """Refuse what this host can never run."""
-    cpus = len(os.sched_getaffinity(0))
-    if shape.cpus > cpus:
-        raise Quota(f"{shape.cpus} CPUs were asked for; this host has {cpus}")
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if shape.memory_mib * MIB > total:
-        asked = show_size(shape.memory_mib * MIB)
-        raise Quota(f"{asked} of memory were asked for; this host has {show_size(total)}")
 
 
 def _make(engine: Engine, image: Image, shape: Shape, key: str, report: Report) -> Template:
@@ -106,6 +96,7 @@ def _make(engine: Engine, image: Image, shape: Shape, key: str, report: Report) 
     try:
         fd = memory.new_memory(image.name, shape.memory_mib * MIB)
         booted = _boot_and_freeze(engine, image, shape, fresh, fd, report)
+        (fresh / CONSOLE_LOG).write_text("\n".join(booted.console) + "\n", errors="replace")
         report("saving the template")
         memory.seal(fd)
         memory.save(fd, fresh / MEMORY)
@@ -211,6 +202,7 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
         isolation = isolation_for(engine.qemu, bounds, uid=uid, kvm=kvm, die_with_parent=True)
         process, _ = start_process(engine.qemu, plan, isolation, place, record)
         try:
+            process.ready()
             yield process
         finally:
             process.kill()
@@ -250,6 +242,7 @@ def _wait_for_guest(process: Process, image: Image, report: Report) -> Booted:
         settled = control.request(settle, timeout_s=SETTLE_LIMIT_S + 30)
         control.request({"type": "prepare"}, timeout_s=SETTLE_LIMIT_S)
         sample = control.request({"type": "sample"})
+        console.extend(console_lines(process.monitor))
     except MayflyError as error:
         raise _boot_trouble(image, error, console or [process.said()]) from error
     finally:
@@ -259,6 +252,7 @@ def _wait_for_guest(process: Process, image: Image, report: Report) -> Booted:
         boot_s=boot_s,
         settled=str(settled.get("detail", ""))[:200],
         samples=(str(sample.get("random")),),
+        console=tuple(console),
     )
 
 
@@ -285,9 +279,7 @@ def save_state(monitor: Monitor, path: Path) -> None:
         monitor.call("getfd", {"fdname": "state"}, fds=[fd])
         monitor.call("migrate", {"uri": "fd:state"})
         ended = ("completed", "failed", "cancelled")
-        event = monitor.wait_event(
-            "MIGRATION", timeout_s=TOOL_LIMIT_S, field="status", among=ended
-        )
+        event = monitor.wait_event("MIGRATION", timeout_s=TOOL_LIMIT_S, field="status", among=ended)
         if event["status"] != "completed":
             detail = monitor.call("query-migrate").get("error-desc", event["status"])
             raise Failed(f"QEMU could not save the template's state: {detail}")
@@ -305,9 +297,8 @@ def _flush(path: Path) -> None:
 
 
 def _empty_layer(image: Image, fresh: Path) -> None:
-    """Make the empty disk layer that each clone gets a copy of; its backing file is given when
-    QEMU opens it, so the name in it is only for people.
-    """
+    """Make the empty disk layer that each clone gets a copy of."""
+    # Its backing file is given when QEMU opens it: the name in it is only for people.
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "qcow2", "-b", DISK]
     run([*words, str(fresh / EMPTY), str(image.disk_bytes)], timeout_s=TOOL_LIMIT_S)
     _flush(fresh / EMPTY)

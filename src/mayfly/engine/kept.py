@@ -77,13 +77,14 @@ def delete(machines: Path, name: str) -> None:
     place.remove()
 
 
-def console_log(held: Held) -> str:
-    """Give everything that is known of the machine's console."""
+def console_log(held: Held, templates: Path) -> str:
+    """Give what is known of the machine's console: its template's boot, then its own."""
     save_console(held.monitor, held.place.path)
-    try:
-        return (held.place.path / CONSOLE_LOG).read_text("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    texts = []
+    for directory in (templates / held.record.template, held.place.path):
+        with contextlib.suppress(FileNotFoundError):
+            texts.append((directory / CONSOLE_LOG).read_text("utf-8", "replace"))
+    return f"--- {held.record.id} from here on; above, its template ---\n".join(texts)
 
 
 def attach_console(held: Held, stdin: int, stdout: int) -> None:

@@ -80,7 +80,7 @@ def boots(qemu: Qemu, kernel: Path, accelerator: str, *, patience_s: float) -> b
             argv += ["-cpu", "host"]
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s
+                argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_s
             )
         except subprocess.TimeoutExpired as error:
             return WORD.strip() in (error.stdout or b"")
@@ -88,8 +88,9 @@ def boots(qemu: Qemu, kernel: Path, accelerator: str, *, patience_s: float) -> b
 
 
 def tiny_initramfs() -> bytes:
-    """Make a cpio archive (newc format, Documentation/driver-api/early-userspace/buffer-format in
-    Linux) of /dev/console and an /init that says its word and reboots.
+    """Make a cpio archive of /dev/console and an /init that says its word and reboots.
+
+    The format is newc: Documentation/driver-api/early-userspace/buffer-format in Linux.
     """
     entries = [
         ("dev", stat.S_IFDIR | 0o755, 0, b""),

@@ -56,6 +56,8 @@ class Order:
     attach: Attach = Attach()
     outlive: bool = False
     """Whether it may stay when the process that made it is gone."""
+    meanwhile: Callable[[], object] = lambda: None
+    """Called while QEMU starts: time for what has to be done anyway."""
 
 
 @dataclass(slots=True)
@@ -142,6 +144,8 @@ def start_machine(
     try:
         record = _new_record(engine, template, order, name)
         process, record = _spawn(engine, template, image, order, (place, record, memory_fd))
+        order.meanwhile()
+        process.ready()
         control = Control(process.connect("control"), process.handle)
         control.begin()
         _restore(process.monitor, template)
@@ -261,9 +265,7 @@ def _renew(machine: Machine, template: Template) -> None:
     check_renewed(answer, identity, template.samples, (before, time.time_ns()))
 
 
-def clone_identity_test(
-    engine: Engine, template: Template, image: Image, memory_fd: int
-) -> None:
+def clone_identity_test(engine: Engine, template: Template, image: Image, memory_fd: int) -> None:
     """Clone a new template twice, and raise ``Failed`` unless the clones differ in everything."""
     order = Order(command="(proving a template)")
     seen: list[dict[str, Any]] = []

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mayfly.engine.freeze import ensure_template
 from mayfly.engine.job import JobRequest, JobResult, Stdio
 from mayfly.engine.machine import Attach, Machine, Order, machine_for
-from mayfly.engine.network import NetworkPlan, start_network
 from mayfly.engine.records import reap
-from mayfly.engine.session import run_job
-from mayfly.engine.share import ShareDir, start_share
-from mayfly.engine.template import Engine
+from mayfly.engine.template import Engine, Template, check_fits, find_template
 from mayfly.engine.watch import Watch
 from mayfly.errors import RUN_FAILED, MayflyError
-from mayfly.model import Account, Image, MachineSpec, Outcome, Who
+from mayfly.model import (
+    Account,
+    Image,
+    MachineSpec,
+    NetworkMode,
+    Outcome,
+    Shape,
+    ShareDir,
+    Who,
+)
 
 Report = Callable[[str], None]
 
@@ -34,7 +40,6 @@ class Job:
     keep_on_failure: bool = False
     label: str = ""
     """The command, for people who list machines."""
-    wants_proxy_env: bool = True
 
 
 @dataclass(slots=True)
@@ -70,40 +75,58 @@ def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
         )
 
 
+def template_for(engine: Engine, image: Image, shape: Shape, report: Report) -> Template:
+    """Give the template of an image and shape, making it when there is none."""
+    check_fits(shape)
+    found = find_template(engine, image, shape)
+    if found is not None:
+        return found
+    # Half a minute follows: what only that needs is not imported for every run.
+    from mayfly.engine.freeze import ensure_template  # noqa: PLC0415
+
+    return ensure_template(engine, image, shape, report)
+
+
 def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
     reap(engine.paths.machines, time.time())
     steps.mark("clean-up")
-    template = ensure_template(engine, image, job.spec.shape, steps.report)
+    template = template_for(engine, image, job.spec.shape, steps.report)
     steps.mark("template")
     steps.phase = "start"
     with contextlib.ExitStack() as stack:
-        plan = NetworkPlan(
-            mode=job.spec.network,
-            allow=job.spec.allow,
-            site_networks=engine.settings.site_networks,
-        )
-        attachment = stack.enter_context(start_network(plan))
+        attach, env = _network(engine, job.spec, stack)
         order = Order(
             command=job.label,
             network=job.spec.network.value,
-            attach=Attach(
-                qemu_args=attachment.qemu_args,
-                fds=attachment.pass_fds,
-                guest=attachment.guest,
-            ),
+            attach=attach,
             outlive=job.keep_on_failure,
+            # QEMU needs some 30 ms to start; this import takes 20.
+            meanwhile=lambda: importlib.import_module("mayfly.engine.session"),
         )
         machine = stack.enter_context(machine_for(engine, template, image, order, steps.report))
         steps.machine = machine.record.id
         steps.mark("clone")
-        _give(machine, job, attachment.guest, stack)
+        _give(machine, job, attach.guest, stack)
         steps.mark("claim")
-        request = job.request
-        if job.wants_proxy_env:
-            request = replace(request, env={**attachment.env, **request.env})
+        request = replace(job.request, env={**env, **job.request.env})
         result = _session(machine, request, steps)
         steps.mark("job")
         return _settle(engine, machine, job, result, steps)
+
+
+def _network(
+    engine: Engine, spec: MachineSpec, stack: contextlib.ExitStack
+) -> tuple[Attach, Mapping[str, str]]:
+    if spec.network is NetworkMode.NONE:
+        return Attach(), {}
+    from mayfly.engine.network import NetworkPlan, start_network  # noqa: PLC0415 - as above
+
+    plan = NetworkPlan(
+        mode=spec.network, allow=spec.allow, site_networks=engine.settings.site_networks
+    )
+    attachment = stack.enter_context(start_network(plan))
+    attach = Attach(qemu_args=attachment.qemu_args, fds=attachment.pass_fds, guest=attachment.guest)
+    return attach, attachment.env
 
 
 def _give(
@@ -114,6 +137,8 @@ def _give(
 ) -> None:
     shares: tuple[Mapping[str, object], ...] = ()
     if job.shares:
+        from mayfly.engine.share import start_share  # noqa: PLC0415 - as above
+
         port = machine.process.connect("share")
         stack.enter_context(contextlib.closing(port))
         stack.enter_context(start_share(job.shares, port, account=job.account))
@@ -125,6 +150,8 @@ def _give(
 
 
 def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
+    from mayfly.engine.session import run_job  # noqa: PLC0415 - imported by now
+
     watch = Watch(machine.process)
 
     def started() -> None:
@@ -150,9 +177,7 @@ def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
     return result
 
 
-def _settle(
-    engine: Engine, machine: Machine, job: Job, result: JobResult, steps: Steps
-) -> Outcome:
+def _settle(engine: Engine, machine: Machine, job: Job, result: JobResult, steps: Steps) -> Outcome:
     for warning in result.warnings:
         steps.note(warning)
     if job.keep_on_failure and result.code != 0 and not machine.process.has_ended():
@@ -174,9 +199,12 @@ def _settle(
 
 def guest_directory(account: Account, workdir: Path | None, shares: tuple[ShareDir, ...]) -> str:
     """Give where the job starts: the caller's directory when it is there, else home."""
-    here = Path.cwd()
     if workdir is not None:
         return str(workdir)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return account.home
     if any(here == share.path or share.path in here.parents for share in shares):
         return str(here)
     return account.home

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -42,7 +41,7 @@ def look(parent: int, name: str, sent: Seen | None) -> Now:
 
 def temporary_name() -> str:
     """Make a name that nobody guesses."""
-    return TEMPORARY + secrets.token_hex(8)
+    return TEMPORARY + os.urandom(8).hex()
 
 
 class Arrival:

@@ -44,6 +44,14 @@ class Process:
     output: int
     """Read end of its standard output and error."""
 
+    def ready(self) -> None:
+        """Wait until QEMU takes commands; raises ``Failed`` with what it said when it ended."""
+        try:
+            self.monitor.negotiate()
+        except MayflyError as error:
+            self.kill()
+            raise Failed(f"QEMU did not start: {self.said() or error}") from error
+
     def connect(self, port: str) -> socket.socket:
         """Connect to one of the machine's ports."""
         return connect_socket(self.place, port)
@@ -158,15 +166,10 @@ def start_process(
             # Connected before QEMU even runs: what is sent waits for it, nobody tries again.
             monitor = undo.enter_context(Monitor(connect_socket(place.path, "qmp")))
             child.go()
-        process = Process(
-            pid=child.pid, handle=handle, monitor=monitor, place=place.path, output=output
-        )
-        try:
-            monitor.negotiate()
-        except MayflyError as error:
-            process.kill()
-            raise Failed(f"QEMU did not start: {process.said() or error}") from error
         undo.pop_all()
+    process = Process(
+        pid=child.pid, handle=handle, monitor=monitor, place=place.path, output=output
+    )
     return process, record
 
 

@@ -208,8 +208,12 @@ class Receiver:
             try:
                 place = stack.enter_context(self._tree.parent(path))
             except FileNotFoundError:
-                # The user removed the directory meanwhile; what the job made must not be lost.
-                self._tree.make_directories(path.rpartition("/")[0])
+                directory = path.rpartition("/")[0]
+                if self._sent.get(directory) != Seen(type=Type.DIRECTORY):
+                    # Made on no word but this, directories would cost the machine nothing.
+                    raise
+                # The user removed it meanwhile; what the job made must not be lost.
+                self._tree.make_directories(directory)
                 place = stack.enter_context(self._tree.parent(path))
             yield place
 

@@ -44,8 +44,10 @@ def renew_request(identity: Identity, now_ns: int) -> dict[str, Any]:
 def check_renewed(
     answer: Mapping[str, Any], identity: Identity, known: tuple[str, ...], clock: tuple[int, int]
 ) -> None:
-    """Compare what the clone says it is now with what it was told; ``clock`` is the host's time
-    before and after, in ns. Raises ``Failed`` unless everything is its own.
+    """Compare what the clone says it is now with what it was told.
+
+    ``known`` are random numbers that it must not show; ``clock`` is the host's time before and
+    after, in ns. Raises ``Failed`` unless everything is its own.
     """
     told = {
         "boot_id": str(identity.boot_id),

@@ -168,19 +168,27 @@ class Session:
 
     def _look(self) -> None:
         parts = self._parts
-        self._send_files()
-        self._end_stdin()
-        if not parts.link.full:
-            parts.link.send(parts.conversation.credit())
         parts.link.flush()
-        events = select.POLLIN | (select.POLLOUT if parts.link.queued or self._has_files() else 0)
+        # Until nothing is left to say, or the queue is full and the port wakes us: to wait
+        # in between, with something unsaid and nothing queued, would be for ever.
+        while self._fill_queue():
+            parts.link.flush()
+        events = select.POLLIN | (select.POLLOUT if parts.link.queued else 0)
         idle = self._finishing or parts.link.closed
         parts.loop.watch(parts.link.fileno(), 0 if idle else events, self._port_ready)
-        # After the flush: while the queue is full stdin waits, and the port wakes us.
         self._watch_stdin()
         for stream, output in parts.console.outputs.items():
             events = select.POLLOUT if output.waiting else 0
             parts.loop.watch(output.fd, events, partial(self._flush, stream))
+
+    def _fill_queue(self) -> bool:
+        link, before = self._parts.link, self._parts.link.queued
+        if link.full:
+            return False
+        self._send_files()
+        self._end_stdin()
+        link.send(self._parts.conversation.credit())
+        return link.queued > before
 
     def _has_files(self) -> bool:
         parts = self._parts
@@ -196,8 +204,9 @@ class Session:
         while self._has_files() and parts.transfer is not None and not parts.link.full:
             room = parts.conversation.room(Stream.FILES_IN)
             data = parts.transfer.read(min(room, DATA_PIECE))
-            parts.link.send(pack(Kind.DATA, Stream.FILES_IN, data))
-            parts.conversation.spend(Stream.FILES_IN, len(data))
+            if data:
+                parts.link.send(pack(Kind.DATA, Stream.FILES_IN, data))
+                parts.conversation.spend(Stream.FILES_IN, len(data))
             self._deadlines.progress()
             if not parts.transfer.sending:
                 parts.link.send(pack(Kind.EOF, Stream.FILES_IN))

@@ -31,7 +31,7 @@ from mayfly.engine.privileges import (
     unshare,
 )
 from mayfly.errors import Denied, Invalid, Missing, Unavailable
-from mayfly.model import Account
+from mayfly.model import Account, ShareDir
 
 SERVERS = (
     "/usr/lib/openssh/sftp-server",
@@ -58,14 +58,6 @@ _NOT_FILES = frozenset(
     )
 )
 """File systems through which a process can be reached, or that mount more by themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareDir:
-    """A directory of the host, at the same path in the machine."""
-
-    path: Path
-    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,9 @@ from mayfly.engine import memory
 from mayfly.engine.agentdisk import disk_key
 from mayfly.engine.argv import cpu_model
 from mayfly.engine.probe import Qemu
-from mayfly.errors import Missing
+from mayfly.errors import Missing, Quota
 from mayfly.model import Image, Shape
+from mayfly.units import MIB, show_size
 
 TEMPLATE_FORMAT = 1
 META = "template.json"
@@ -89,6 +90,17 @@ def _host_cpu() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     wanted = ("model name", "flags", "microcode", "stepping")
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def check_fits(shape: Shape) -> None:
+    """Refuse what this host can never run."""
+    cpus = len(os.sched_getaffinity(0))
+    if shape.cpus > cpus:
+        raise Quota(f"{shape.cpus} CPUs were asked for; this host has {cpus}")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if shape.memory_mib * MIB > total:
+        asked = show_size(shape.memory_mib * MIB)
+        raise Quota(f"{asked} of memory were asked for; this host has {show_size(total)}")
 
 
 def find_template(engine: Engine, image: Image, shape: Shape) -> Template | None:

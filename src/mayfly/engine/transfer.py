@@ -59,7 +59,7 @@ class Transfer:
 
     def _in_words(self) -> str:
         done, total = show_size(self._source.size_bytes), show_size(self._plan.size_bytes)
-        return f"work directory: {done} of {total} copied in"
+        return f"copying the work directory in ({done} of {total})"
 
     # --- back ------------------------------------------------------------------------------------
 

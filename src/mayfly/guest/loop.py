@@ -108,8 +108,12 @@ class Loop:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._wake, 4096):
                 pass
-        # Only our own by number: whoever else waits for a child must find it.
-        for pid in list(self._children):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                self._children.pop(pid)(status)
+        # All of them, also those that nobody asked about: a lost sshfs must not stay a zombie.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                ended = self._children.pop(pid, None)
+                if ended is not None:
+                    ended(status)

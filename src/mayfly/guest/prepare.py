@@ -26,6 +26,7 @@ SECRETS = (
     "/var/lib/urandom/random-seed",
     "/var/lib/systemd/credential.secret",
 )
+PANIC_TIMEOUT = "/proc/sys/kernel/panic"
 TOOL_S = 60.0
 
 
@@ -39,6 +40,9 @@ def prepare(tool: Tool, *, root: str = "/", fuse: bool) -> bytes:
         _ssh_script("stop", tool, root)
     if fuse:
         tool(["modprobe", "fuse"], timeout_s=TOOL_S)
+    # A panic shall end the machine, which the host sees, not hang it with its CPU spinning.
+    with contextlib.suppress(OSError), open(beneath(root, PANIC_TIMEOUT), "r+") as file:
+        file.write("-1")
     for pattern in SECRETS:
         for path in glob.glob(beneath(glob.escape(root), pattern)):
             with contextlib.suppress(FileNotFoundError):

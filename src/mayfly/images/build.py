@@ -166,7 +166,10 @@ def _check_subordinate_ids() -> None:
             "cannot build an image as an ordinary user without newuidmap",
             hint="sudo apt install uidmap",
         )
-    user = pwd.getpwuid(os.geteuid())
+    try:
+        user = pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise Failed(f"user id {os.geteuid()} has no account, which building needs") from error
     for file in (Path("/etc/subuid"), Path("/etc/subgid")):
         lines = file.read_text().splitlines() if file.exists() else []
         if not any(line.split(":")[0] in (user.pw_name, str(user.pw_uid)) for line in lines):

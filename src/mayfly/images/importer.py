@@ -65,9 +65,10 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise Missing(f"there is no file {file}") from error
     except OSError as error:
         raise Invalid(f"it cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Invalid("it is not a file")
     with open(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Invalid("it is not a file")
         yield source
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from mayfly.engine.fake_agent import FakeAgent, playing
 from mayfly.engine.session import JobRequest, JobResult, Patience, Stdio, Workdir, run_job
+from mayfly.guest.tree import Entry, Type
+from mayfly.model import Who
 
 Script = Callable[[FakeAgent], object]
 
@@ -39,6 +41,20 @@ class Ran:
     stdout: bytes
     stderr: bytes
     reports: list[str]
+
+
+FILE = Entry(type=Type.FILE, path="out", mode=0o644, size=5)
+
+
+def for_ever(agent: FakeAgent) -> None:
+    """Do nothing more, until the host goes."""
+    agent.until(lambda: False)
+
+
+def check_failure(ran: Ran, phase: str, words: str) -> None:
+    """Check that it is Mayfly's failure, when, and why."""
+    assert (ran.result.code, ran.result.who, ran.result.phase) == (125, Who.MAYFLY, phase)
+    assert words in ran.result.reason
 
 
 def workdir(path: Path, **fields: Any) -> Workdir:

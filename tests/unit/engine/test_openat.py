@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def test_ways_out_are_refused(tree: Tree, path: str) -> None:
 
 def test_fifo_does_not_hold_us(tree: Tree, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "top/fifo")
-    os.close(tree.open("fifo", CONTENT))
+    fd = tree.open("fifo", CONTENT)
+    assert stat.S_ISFIFO(os.fstat(fd).st_mode)
+    os.close(fd)
 
 
 def test_directories_are_made_beneath_only(tree: Tree, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_links_that_lead_out_are_refused(here: Receiving, path: str, target: str
     ],
 )
 def test_links_that_stay_inside_are_made(here: Receiving, path: str, target: str) -> None:
+    (here.path / "dir/deep").mkdir(parents=True)
     assert here.receive(link(path, target)) == ()
     assert os.readlink(here.path / path) == target
     here.assert_contained()
@@ -116,6 +117,7 @@ def test_link_of_the_user_may_come_back_but_not_its_like(here: Receiving) -> Non
 
 def test_write_through_a_link_that_came_before(here: Receiving) -> None:
     said = here.receive(
+        entry(Type.DIRECTORY, "sub"),
         link("dir", "sub"),
         file("dir/file"),
         entry(Type.DIRECTORY, "dir/more"),
@@ -123,7 +125,8 @@ def test_write_through_a_link_that_came_before(here: Receiving) -> None:
         entry(Type.DELETED, "dir/file"),
         sync_delete=True,
     )
-    assert os.listdir(here.path) == ["dir"]
+    assert sorted(os.listdir(here.path)) == ["dir", "sub"]
+    assert os.listdir(here.path / "sub") == []
     assert "Too many levels" in said[0] or "Not a directory" in said[0]
     here.assert_contained()
 
@@ -190,6 +193,15 @@ def test_deep_tree(here: Receiving) -> None:
     assert here.receive(*steps, file("/".join(names))) == ()
     here.assert_contained()
     shutil.rmtree(here.path)
+
+
+def test_directories_that_were_not_announced_are_not_made(here: Receiving) -> None:
+    """They would not count against the limit on files."""
+    said = here.receive(
+        file("a/b/c"), entry(Type.DIRECTORY, "d/e"), link("f/g", "x"), entry(Type.DIRECTORY, "h")
+    )
+    assert os.listdir(here.path) == ["h"]
+    assert said[0].startswith("could not be written here: a/b/c (No such file or directory)")
 
 
 def test_things_that_never_come(here: Receiving) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mayfly.engine import linux, share
-from mayfly.engine.share import ShareDir, check_directories, mount_flags, read_mounts
+from mayfly.engine.share import check_directories, mount_flags, read_mounts
+from mayfly.model import ShareDir
 from mayfly.errors import Invalid, Unavailable
 
 MOUNTINFO = rb"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw

@@ -142,6 +142,7 @@ def test_the_lock_ends_with_its_holder(catalogue: Catalogue) -> None:
     admit(catalogue, "a")
     with open(catalogue.own / ".lock" / "a", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert b"(test)" in lock.read()
 
 
 def test_a_disk_that_is_gone_is_missing(catalogue: Catalogue) -> None:

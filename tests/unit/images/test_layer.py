@@ -69,7 +69,7 @@ def test_sysvinit_starts_the_agent_and_a_login_on_the_serial_line() -> None:
 
 def test_the_shell_scripts_are_valid() -> None:
     for script in (START_AGENT, by_path(Init.SYSVINIT)["etc/init.d/mayfly-agent"].content):
-        subprocess.run(["sh", "-n"], input=script.encode(), check=True)
+        assert subprocess.run(["sh", "-n"], input=script.encode(), check=False).returncode == 0
 
 
 def test_the_tar_file_has_files_modes_and_links() -> None:

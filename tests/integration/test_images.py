@@ -1,0 +1,154 @@
+"""Build an image for real, boot it once under emulation, and look at it from inside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mayfly.images.catalogue import Catalogue, check
+from mayfly.model import Image
+from tests.conftest import BUILD_LIMIT_S, Cli
+from tests.integration.waiting import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(BUILD_LIMIT_S)]
+
+BOOT_LIMIT_S = 240
+
+# Run by the stub of the image, as the agent would be. A login prompt hangs up the line for whoever
+# has it open, so it is opened anew for every line.
+START = """\
+#!/bin/sh
+say() { echo "FACT $1 [$2]" > /dev/ttyS0; }
+facts() {
+    say state "$(systemctl is-system-running --wait)"
+    say modules "$(for name in virtio_console isofs fuse; do
+        grep -q "^$name " /proc/modules && printf '%s ' $name; done)"
+    say interfaces "$(ls /sys/class/net | tr '\\n' ' ')"
+    say root "$(grep ' / ' /proc/mounts | cut -d ' ' -f 1,3)"
+    say root-password "$(getent shadow root | cut -d : -f 2)"
+    say host-keys "$(ls /etc/ssh 2>/dev/null)"
+    say timers "$(systemctl list-units --type timer --state active --no-legend)"
+    say package-lists "$(ls /var/lib/apt/lists | grep -v -e lock -e partial)"
+    say sources "$(grep -c '^deb http' /etc/apt/sources.list)"
+    say hostname "$(hostname)"
+    say locale "$LANG"
+    say end
+}
+facts < /dev/null > /dev/null 2>&1 &
+"""
+
+
+def agent_disk(tmp_path: Path) -> Path:
+    """Make a disk like the one that carries the agent, with our own questions on it."""
+    tree = tmp_path / "agent"
+    tree.mkdir()
+    (tree / "start").write_text(START)
+    (tree / "start").chmod(0o755)
+    target = tmp_path / "agent.iso"
+    words = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", "cidata", "-o", str(target)]
+    subprocess.run([*words, str(tree)], check=True, capture_output=True)
+    return target
+
+
+@contextmanager
+def booted(image: Image, agent: Path, tmp_path: Path) -> Iterator[Path]:
+    """Boot a layer over the image; give the file that the serial line is written to."""
+    layer, console = tmp_path / "layer.qcow2", tmp_path / "console"
+    words = ["-f", "qcow2", "-b", str(image.disk), "-F", "qcow2", str(layer)]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    machine = ["-nodefaults", "-no-user-config", "-accel", "tcg", "-M", "q35", "-m", "512"]
+    disks = [
+        *("-drive", f"file={layer},if=none,id=root,format=qcow2"),
+        *("-device", "virtio-blk-pci,drive=root"),
+        *("-drive", f"file={agent},if=none,id=agent,format=raw,readonly=on"),
+        *("-device", "virtio-blk-pci,drive=agent,serial=mayfly-agent"),
+    ]
+    ports = ["-device", "virtio-serial-pci", "-nic", "user,model=virtio,restrict=on"]
+    screen = ["-display", "none", "-serial", f"file:{console}"]
+    argv = ["qemu-system-x86_64", *machine, *disks, *ports, *screen]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as qemu:
+        try:
+            yield console
+        finally:
+            qemu.kill()
+
+
+def facts_in(text: str) -> dict[str, str]:
+    """Read what the questions brought."""
+    lines = [line.strip() for line in text.splitlines() if "FACT " in line]
+    pairs = [line.partition("FACT ")[2].partition(" ") for line in lines]
+    return {key: value.strip("[]").strip() for key, _, value in pairs}
+
+
+def test_debian_12_is_built_and_boots(cold_cli: Cli, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(mode=0o755)
+    cli = Cli(home=cold_cli.home, env={"TMPDIR": str(scratch)})
+    done = cli("image", "build", "debian-12", timeout_s=BUILD_LIMIT_S, check=True)
+    steps = done.stderr.decode().splitlines()
+    assert steps[0] == "mayfly: debian-12: install packages"
+    assert steps[-1] == "mayfly: try it: mayfly run debian-12 -- uname -a"
+    assert list(scratch.iterdir()) == []
+    images = cold_cli.home / "state" / "images"
+    made = Catalogue(own=images, dirs=(images,)).find("debian-12")
+    check(made)
+    assert made.size_bytes < 600 << 20
+    with booted(made, agent_disk(tmp_path), tmp_path) as console:
+        wait_until(
+            lambda: console.exists() and b"FACT end" in console.read_bytes(),
+            "the answers from inside",
+            limit_s=BOOT_LIMIT_S,
+        )
+        text = console.read_text(errors="replace")
+    assert "localhost login:" in text
+    assert facts_in(text) == {
+        "state": "running",
+        "modules": "virtio_console isofs fuse",
+        "interfaces": "eth0 lo",
+        "root": "/dev/vda1 ext4",
+        "root-password": "*",
+        "host-keys": "",
+        "timers": "",
+        "package-lists": "",
+        "sources": "3",
+        "hostname": "localhost",
+        "locale": "C.UTF-8",
+        "end": "",
+    }
+
+
+def test_an_interrupted_build_leaves_nothing(cold_cli: Cli, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(mode=0o755)
+    cli = Cli(home=cold_cli.home, env={"TMPDIR": str(scratch)})
+    with cli.start("image", "build", "debian-12") as build:
+        wait_until(lambda: bool(list(scratch.glob("*/tree/etc/apt"))), "the tree", limit_s=60)
+        build.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert build.wait(60) == 130
+    assert time.monotonic() - begun < 30
+    assert list(scratch.iterdir()) == []
+    assert list((cold_cli.home / "state/images/.work").iterdir()) == []
+    assert cold_cli("image", "list", check=True).stdout.splitlines()[1:] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_build_without_room_does_not_begin(cold_cli: Cli, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(small)], check=True)
+    try:
+        cli = Cli(home=cold_cli.home, env={"TMPDIR": str(small)})
+        done = cli("image", "build", "debian-12", timeout_s=60)
+        assert done.returncode == 7
+        assert "has 200 MiB free, and about 1.2 GiB are needed" in done.stderr.decode()
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
