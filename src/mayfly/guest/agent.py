@@ -141,12 +141,13 @@ def _detach() -> None:
     _leave_cgroups()
 
 
-def _leave_cgroups() -> None:
+def _leave_cgroups(top: str = "/sys/fs/cgroup") -> None:
     """Move to the top of every hierarchy: limits of the service that started us are not ours."""
     with contextlib.suppress(OSError):
-        tops = ["/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup"))]
-        for top in tops:
-            with contextlib.suppress(OSError), open(f"{top}/cgroup.procs", "r+") as file:
+        # One hierarchy, whose directories are groups; or a directory for each of several.
+        one = os.path.exists(f"{top}/cgroup.controllers")
+        for path in [top] if one else [entry.path for entry in os.scandir(top)]:
+            with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", "w") as file:
                 file.write("0")
 
 

@@ -275,7 +275,7 @@ def test_progress_of_a_large_directory(top: Path, monkeypatch: pytest.MonkeyPatc
 
     ran = run(script, workdir=workdir(top))
 
-    assert "work directory: 3.0 MiB of 3.0 MiB copied in" in ran.reports
+    assert "copying the work directory in (3.0 MiB of 3.0 MiB)" in ran.reports
     assert ran.reports[-1] == "work directory: 2 B in 1 files copied back"
 
 
