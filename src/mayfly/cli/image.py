@@ -186,7 +186,8 @@ def remove_image(name: str, yes: bool) -> None:
     catalogue = _catalogue()
     if not yes:
         catalogue.find(name)
-        click.confirm(f"Delete image {name}?", abort=True)
+        if not click.confirm(f"Delete image {name}?"):
+            click.get_current_context().exit(1)
     catalogue.remove(name)
 
 

@@ -115,8 +115,8 @@ def ssh(name: str, command: tuple[str, ...], root: bool, terminal: bool | None) 
     )
     with kept.held_machine(paths.machines, name) as held:
         result = kept.enter(held, request, Progress())
-    if result.reason:
-        click.echo(f"mayfly: {result.reason}", err=True)
+    for words in (*result.warnings, *([result.reason] if result.phase != "done" else [])):
+        click.echo(f"mayfly: {words}", err=True)
     sys.exit(result.code)
 
 

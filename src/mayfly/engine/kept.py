@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mayfly.engine.job import JobRequest, JobResult, Stdio
 from mayfly.engine.monitor import Monitor
-from mayfly.engine.process import connect_socket
+from mayfly.engine.process import Process, connect_socket
 from mayfly.engine.records import (
     Place,
     Record,
@@ -22,7 +22,7 @@ from mayfly.engine.records import (
     read_record,
 )
 from mayfly.engine.session import run_job
-from mayfly.engine.watch import CONSOLE_LOG, save_console
+from mayfly.engine.watch import CONSOLE_LOG, Watch, explained, save_console
 from mayfly.errors import Failed
 
 LEAVE = b"\x1d"
@@ -35,7 +35,7 @@ class Held:
 
     record: Record
     place: Place
-    monitor: Monitor
+    process: Process
 
 
 @contextlib.contextmanager
@@ -49,24 +49,51 @@ def held_machine(machines: Path, name: str) -> Iterator[Held]:
                 f"machine '{name}' is not running any more",
                 hint=f"'mayfly machine delete {name}' removes what is left of it",
             )
-        with Monitor(connect_socket(place.path, "qmp")) as monitor:
-            monitor.negotiate()
-            yield Held(record=record, place=place, monitor=monitor)
+        process = _process(record, place)
+        try:
+            process.monitor.negotiate()
+            yield Held(record=record, place=place, process=process)
+        finally:
+            process.let_go()
     finally:
         place.release()
 
 
+def _process(record: Record, place: Place) -> Process:
+    with contextlib.ExitStack() as undo:
+        monitor = undo.enter_context(Monitor(connect_socket(place.path, "qmp")))
+        # Its real output went to whoever started it.
+        output = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, output)
+        try:
+            handle = os.pidfd_open(record.pid)
+        except ProcessLookupError as error:
+            raise Failed(f"machine '{record.id}' ended just now") from error
+        undo.pop_all()
+    return Process(pid=record.pid, handle=handle, monitor=monitor, place=place.path, output=output)
+
+
 def enter(held: Held, request: JobRequest, report: Callable[[str], None]) -> JobResult:
     """Wake a machine, run a command in it as its user, and stop it again."""
-    handle = os.pidfd_open(held.record.pid)
-    held.monitor.call("cont")
+    _check_runs(held)
+    held.process.monitor.call("cont")
     try:
-        with connect_socket(held.place.path, "session") as port:
-            return run_job(port, request, Stdio(), machine_gone=handle, report=report)
+        with held.process.connect("session") as port, Watch(held.process) as watch:
+            result = run_job(port, request, Stdio(), machine_gone=watch.fd, report=report)
+        return explained(result, watch)
     finally:
-        os.close(handle)
         with contextlib.suppress(Failed):
-            held.monitor.call("stop")
+            held.process.monitor.call("stop")
+
+
+def _check_runs(held: Held) -> None:
+    name = held.record.id
+    if held.process.monitor.call("query-status").get("status") == "shutdown":
+        raise Failed(
+            f"machine '{name}' has shut down: nothing runs in it any more",
+            hint=f"'mayfly machine logs {name}' prints what its console said, "
+            f"'mayfly machine delete {name}' removes it",
+        )
 
 
 def delete(machines: Path, name: str) -> None:
@@ -79,7 +106,7 @@ def delete(machines: Path, name: str) -> None:
 
 def console_log(held: Held, templates: Path) -> str:
     """Give what is known of the machine's console: its template's boot, then its own."""
-    save_console(held.monitor, held.place.path)
+    save_console(held.process.monitor, held.place.path)
     texts = []
     for directory in (templates / held.record.template, held.place.path):
         with contextlib.suppress(FileNotFoundError):
@@ -89,21 +116,23 @@ def console_log(held: Held, templates: Path) -> str:
 
 def attach_console(held: Held, stdin: int, stdout: int) -> None:
     """Connect a terminal, already raw, to the serial console until Ctrl-] or the machine's end."""
-    save_console(held.monitor, held.place.path)
+    _check_runs(held)
+    monitor = held.process.monitor
+    save_console(monitor, held.place.path)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        held.monitor.call("getfd", {"fdname": "console"}, fds=[theirs.fileno()])
+        monitor.call("getfd", {"fdname": "console"}, fds=[theirs.fileno()])
         address = {"type": "fd", "data": {"str": "console"}}
         backend = {"type": "socket", "data": {"addr": address, "server": False}}
-        held.monitor.call("chardev-change", {"id": "console", "backend": backend})
-        held.monitor.call("cont")
+        monitor.call("chardev-change", {"id": "console", "backend": backend})
+        monitor.call("cont")
         try:
             _pump(ours, stdin, stdout)
         finally:
             ring = {"type": "ringbuf", "data": {"size": 1 << 18}}
             with contextlib.suppress(Failed):
-                held.monitor.call("stop")
-                held.monitor.call("chardev-change", {"id": "console", "backend": ring})
+                monitor.call("stop")
+                monitor.call("chardev-change", {"id": "console", "backend": ring})
 
 
 def _pump(console: socket.socket, stdin: int, stdout: int) -> None:

@@ -116,7 +116,11 @@ def _copy_data(source: int, target: int, size: int) -> None:
 
 
 def hold(directory: Path, fd: int, *, title: str, hours: int) -> None:
-    """Start a process that keeps the object open for ``hours``, and write down which."""
+    """Start a process that keeps the object open for ``hours``, and write down which.
+
+    It takes the place of the one that was written down before, which ends.
+    """
+    before = read_holder(directory)
     process = subprocess.Popen(
         [f"mayfly-template {title}", str(hours * 3600)],
         executable="/usr/bin/sleep",
@@ -132,8 +136,14 @@ def hold(directory: Path, fd: int, *, title: str, hours: int) -> None:
     process.returncode = 0
     if started is None:
         raise Failed("the process that should hold a template's memory ended at once")
-    until = time.time() + hours * 3600
-    write_holder(directory, Holder(pid=process.pid, started=started, fd=fd, until=until))
+    holder = Holder(pid=process.pid, started=started, fd=fd, until=time.time() + hours * 3600)
+    try:
+        write_holder(directory, holder)
+    except BaseException:
+        _end(holder)
+        raise
+    if before is not None:
+        _end(before)
 
 
 def write_holder(directory: Path, holder: Holder) -> None:
@@ -171,5 +181,9 @@ def end_holder(directory: Path) -> None:
     """End the process that holds a template's memory, if there is one."""
     holder = read_holder(directory)
     if holder is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGKILL)
+        _end(holder)
+
+
+def _end(holder: Holder) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(holder.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from mayfly.engine.job import JobRequest, JobResult, Stdio
 from mayfly.engine.machine import Attach, Machine, Order, machine_for
 from mayfly.engine.records import reap
 from mayfly.engine.template import Engine, Template, check_fits, find_template
-from mayfly.engine.watch import Watch
+from mayfly.engine.watch import Watch, explained
 from mayfly.errors import RUN_FAILED, MayflyError
 from mayfly.model import (
     Account,
@@ -152,29 +152,19 @@ def _give(
 def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
     from mayfly.engine.session import run_job  # noqa: PLC0415 - imported by now
 
-    watch = Watch(machine.process)
-
     def started() -> None:
         steps.mark("start")
 
-    with machine.session() as port:
-        watch.start()
-        try:
-            result = run_job(
-                port,
-                request,
-                Stdio(),
-                machine_gone=watch.fd,
-                report=steps.report,
-                started=started,
-            )
-        finally:
-            watch.stop()
-    if watch.reason and result.who is not Who.JOB:
-        who = Who.SITE if watch.host_full else Who.MAYFLY
-        reason = f"the machine ended before the job did: {watch.reason}"
-        return replace(result, who=who, code=RUN_FAILED, reason=reason)
-    return result
+    with machine.session() as port, Watch(machine.process) as watch:
+        result = run_job(
+            port,
+            request,
+            Stdio(),
+            machine_gone=watch.fd,
+            report=steps.report,
+            started=started,
+        )
+    return explained(result, watch)
 
 
 def _settle(engine: Engine, machine: Machine, job: Job, result: JobResult, steps: Steps) -> Outcome:

@@ -220,7 +220,9 @@ def _record_or_none(path: Path) -> Record | None:
 
 def _remove_unnamed(machines: Path, now: float) -> None:
     for path in _entries(machines):
-        if path.name.startswith(".") and now - _mtime(path, now) > FRESH_S:
+        # Only a new one is without its lock for a moment.
+        young = path.name.startswith(".new-") and now - _mtime(path, now) <= FRESH_S
+        if path.name.startswith(".") and not young:
             lock = _lock(path)
             if lock is not None:
                 shutil.rmtree(path, ignore_errors=True)

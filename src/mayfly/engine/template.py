@@ -174,25 +174,35 @@ def _is_still(file: Path, fd: int) -> bool:
 
 def open_memory(engine: Engine, template: Template, report: Report) -> int:
     """Give a descriptor of the template's sealed memory, reading it back from disk if need be."""
-    size = template.shape.memory_mib << 20
     hours = engine.settings.template_hours
-    holder = memory.read_holder(template.path)
-    fd = memory.from_holder(holder, size) if holder else None
-    if fd is not None and holder is not None and holder.until - time.time() > hours * 1800:
+    fd = _held_memory(template, least_s=hours * 1800)
+    if fd is not None:
         return fd
-    title = f"{template.image} {template.shape.cpus} CPU {template.shape.memory_mib} MiB"
-    if fd is None:
-        with template_lock(engine, template.key, report):
-            # Another command may have read it back while this one waited.
-            holder = memory.read_holder(template.path)
-            fd = memory.from_holder(holder, size) if holder else None
-            if fd is None:
-                report("reading the template's memory back from disk")
-                fd = memory.load(template.image, template.path / MEMORY, size)
-                memory.hold(template.path, fd, title=title, hours=hours)
-        return fd
-    memory.hold(template.path, fd, title=title, hours=hours)
+    with template_lock(engine, template.key, report):
+        # Another command may have seen to it while this one waited.
+        fd = _held_memory(template, least_s=hours * 1800)
+        if fd is not None:
+            return fd
+        fd = _held_memory(template, least_s=0)
+        if fd is None:
+            report("reading the template's memory back from disk")
+            size = template.shape.memory_mib << 20
+            fd = memory.load(template.image, template.path / MEMORY, size)
+        title = f"{template.image} {template.shape.cpus} CPU {template.shape.memory_mib} MiB"
+        try:
+            memory.hold(template.path, fd, title=title, hours=hours)
+        except BaseException:
+            os.close(fd)
+            raise
     return fd
+
+
+def _held_memory(template: Template, *, least_s: float) -> int | None:
+    """Open the memory if it is held for so many seconds more."""
+    holder = memory.read_holder(template.path)
+    if holder is None or holder.until - time.time() <= least_s:
+        return None
+    return memory.from_holder(holder, template.shape.memory_mib << 20)
 
 
 def remove_template(path: Path) -> None:
@@ -211,7 +221,7 @@ def remove_stale(engine: Engine, fresh: Template) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if path.name.startswith("."):
                 if time.time() - path.stat().st_mtime > 3600:
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove_template(path)
                 continue
             stored = json.loads((path / META).read_text())
             if (stored["image"], stored["shape"]) == (fresh.image, asdict(fresh.shape)):

@@ -6,14 +6,23 @@ import contextlib
 import os
 import select
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
+from mayfly.engine.job import JobResult
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
-from mayfly.errors import MayflyError
+from mayfly.errors import RUN_FAILED, MayflyError
+from mayfly.model import Who
 
 PANIC = "Kernel panic"
 CONSOLE_LOG = "console.log"
+AGENT_PORTS = ("pcontrol", "psession")
+AGENT_GRACE_S = 3.0
+"""A guest that reboots ends its agent first: what QEMU says soon after is the better reason."""
+AGENT_GONE = "the agent in it was killed, or the guest is shutting down"
 
 
 class Watch:
@@ -31,6 +40,14 @@ class Watch:
         """Why the machine ended, for people; empty while it runs."""
         self.host_full = False
         """Whether it was stopped because the host had no room for its disk."""
+        self._agent_gone_at: float | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Begin to watch."""
@@ -53,13 +70,21 @@ class Watch:
                 for event in monitor.events():
                     if not self.reason:
                         self._note(event.get("event", ""), event.get("data", {}))
+                patience = self._patience()
+                if patience == 0:
+                    self.reason = self.reason or AGENT_GONE
                 if self.reason or self._stop in ready:
                     break
-                ready = select.select(watched, [], [])[0]
+                ready = select.select(watched, [], [], patience)[0]
         except MayflyError:
             self.reason = f"its QEMU ended{self._last_words()}"
         if self.reason:
             os.eventfd_write(self.fd, 1)
+
+    def _patience(self) -> float | None:
+        if self._agent_gone_at is None:
+            return None
+        return max(0, self._agent_gone_at + AGENT_GRACE_S - time.monotonic())
 
     def _note(self, name: str, data: dict[str, object]) -> None:
         if name == "BLOCK_IO_ERROR" and data.get("nospace"):
@@ -69,6 +94,9 @@ class Watch:
             self.reason = f"its disk failed: {data.get('reason')}"
         elif name == "SHUTDOWN":
             self.reason = self._shutdown_reason(str(data.get("reason")))
+        elif name == "VSERPORT_CHANGE" and data.get("id") in AGENT_PORTS and not data.get("open"):
+            # It holds its ports for as long as it lives.
+            self._agent_gone_at = self._agent_gone_at or time.monotonic()
 
     def _shutdown_reason(self, cause: str) -> str:
         lines = console_lines(self._process.monitor)
@@ -84,6 +112,15 @@ class Watch:
     def _last_words(self) -> str:
         said = self._process.said()
         return f", saying: {said[-300:]}" if said else " (killed?)"
+
+
+def explained(result: JobResult, watch: Watch) -> JobResult:
+    """Give the result with the reason that was seen from outside, if the machine ended it."""
+    if not watch.reason or result.who is Who.JOB:
+        return result
+    who = Who.SITE if watch.host_full else Who.MAYFLY
+    reason = f"the machine ended before the job did: {watch.reason}"
+    return replace(result, who=who, code=RUN_FAILED, reason=reason)
 
 
 def console_lines(monitor: Monitor) -> list[str]:

@@ -97,6 +97,7 @@ class Unpacker:
         self._parser = EntryParser()
         self._folders: list[tuple[bytes, Entry]] = []
         self._file = -1
+        self._path = b""
         self._entry: Entry | None = None
         self._remaining = 0
 
@@ -142,6 +143,7 @@ class Unpacker:
         except FileExistsError:
             _clear(path)
             self._file = os.open(path, flags, entry.mode & 0o777)
+        self._path = path
         self._entry = entry
         self._remaining = entry.size
         if not entry.size:
@@ -153,8 +155,7 @@ class Unpacker:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
-            name = self._entry.path if self._entry is not None else ""
-            raise OSError(error.errno, error.strerror, name) from error
+            raise OSError(error.errno, error.strerror, self._path) from error
         self._remaining -= len(piece)
         if not self._remaining and self._entry is not None:
             self._close(self._entry)
@@ -163,7 +164,7 @@ class Unpacker:
         if entry.mode & 0o7000:
             os.fchmod(self._file, entry.mode & 0o7777)
         os.utime(self._file, ns=(entry.mtime_ns, entry.mtime_ns))
-        self.index[_local(entry.path)] = noted(os.fstat(self._file))
+        self.index[self._path] = noted(os.fstat(self._file))
         os.close(self._file)
         self._entry = None
 

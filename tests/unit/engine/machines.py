@@ -12,10 +12,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mayfly.engine.linux import start_time
+from mayfly.engine.probe import Qemu
 from mayfly.engine.records import Record, new_place
 from mayfly.model import State
 
 NOW = 1_800_000_000.0
+
+
+QEMU = Qemu(
+    path="/usr/bin/qemu-system-x86_64",
+    root="",
+    identity="0123456789abcdef",
+    version="7.2.22",
+    machine_type="pc-q35-7.2",
+    has_kvm=True,
+    has_tcg=True,
+    has_sandbox=True,
+    has_ignore_shared=True,
+    has_rom_option=False,
+    has_vmgenid=True,
+    missing=(),
+)
+"""As Debian 12 has it."""
 
 
 def a_record(name: str = "abcdefgh", **fields: object) -> Record:

@@ -15,21 +15,7 @@ from hypothesis import strategies as st
 from mayfly.engine.argv import NO_NETWORK, PORTS, Drive, Plan, cpu_model, qemu_argv
 from mayfly.engine.probe import Qemu
 from mayfly.model import Shape
-
-QEMU = Qemu(
-    path="/usr/bin/qemu-system-x86_64",
-    root="",
-    identity="0123456789abcdef",
-    version="7.2.22",
-    machine_type="pc-q35-7.2",
-    has_kvm=True,
-    has_tcg=True,
-    has_sandbox=True,
-    has_ignore_shared=True,
-    has_rom_option=False,
-    has_vmgenid=True,
-    missing=(),
-)
+from tests.unit.engine.machines import QEMU
 
 qemus = st.builds(
     lambda sandbox, rom, generation: replace(

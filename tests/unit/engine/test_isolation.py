@@ -12,25 +12,13 @@ import pytest
 
 from mayfly.engine import process
 from mayfly.engine.launch import Isolation
-from mayfly.engine.probe import Qemu
 from mayfly.engine.process import Bounds, bounds_for, isolation_for, namespaces_work
 from mayfly.model import Shape
 from mayfly.units import GIB, MIB
+from tests.unit.engine.machines import QEMU as AT_HOME
 
-QEMU = Qemu(
-    path="/usr/bin/qemu-system-x86_64",
-    root="/srv/tree",
-    identity="0123456789abcdef",
-    version="7.2.22",
-    machine_type="pc-q35-7.2",
-    has_kvm=True,
-    has_tcg=True,
-    has_sandbox=True,
-    has_ignore_shared=True,
-    has_rom_option=False,
-    has_vmgenid=True,
-    missing=(),
-)
+QEMU = replace(AT_HOME, root="/srv/tree")
+
 BOUNDS = Bounds(memory=5 * GIB, disk=3 * GIB)
 
 

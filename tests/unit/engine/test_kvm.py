@@ -20,21 +20,7 @@ from mayfly.config import Settings
 from mayfly.engine import kvm
 from mayfly.engine.kvm import Verdict, choose_accelerator, tiny_initramfs, tiny_program
 from mayfly.engine.probe import Qemu
-
-QEMU = Qemu(
-    path="/usr/bin/qemu-system-x86_64",
-    root="",
-    identity="0123456789abcdef",
-    version="7.2.22",
-    machine_type="pc-q35-7.2",
-    has_kvm=True,
-    has_tcg=True,
-    has_sandbox=True,
-    has_ignore_shared=True,
-    has_rom_option=False,
-    has_vmgenid=True,
-    missing=(),
-)
+from tests.unit.engine.machines import QEMU
 
 WORD = kvm.WORD.decode().strip()
 

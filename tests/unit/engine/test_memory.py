@@ -193,11 +193,13 @@ def held(directory: Path, fd: int, hours: int = 3) -> Iterator[Holder]:
     memory.hold(directory, fd, title="debian-12", hours=hours)
     holder = memory.read_holder(directory)
     assert holder is not None
-    yield holder
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(holder.pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(holder.pid, 0)
+    try:
+        yield holder
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(holder.pid, 0)
 
 
 def test_a_holder_keeps_the_memory_when_its_maker_has_let_go(tmp_path: Path) -> None:
@@ -232,6 +234,27 @@ def test_a_dead_holder_counts_as_none(tmp_path: Path) -> None:
         assert memory.read_holder(tmp_path) is None
         assert memory.from_holder(holder, SIZE) is None
         memory.end_holder(tmp_path)  # Nothing to end is no error.
+
+
+def test_a_new_holder_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    with filled() as fd, held(tmp_path, fd) as old, held(tmp_path, fd) as new:
+        assert os.waitpid(old.pid, 0)[1] == signal.SIGKILL
+        assert memory.read_holder(tmp_path) == new
+
+
+def test_a_holder_that_cannot_be_written_down_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[Holder] = []
+
+    def full(_: Path, holder: Holder) -> None:
+        wanted.append(holder)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(memory, "write_holder", full)
+    with filled() as fd, pytest.raises(OSError, match="No space"):
+        memory.hold(tmp_path, fd, title="x", hours=1)
+    assert os.waitpid(wanted[0].pid, 0)[1] == signal.SIGKILL
 
 
 def ourselves(fd: int) -> Holder:

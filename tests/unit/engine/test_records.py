@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mayfly.engine import records
@@ -18,6 +18,7 @@ from mayfly.engine.records import (
     FRESH_S,
     ID_ALPHABET,
     RECORD,
+    Record,
     is_alive,
     keep,
     kill_qemu,
@@ -150,26 +151,24 @@ def test_makers_at_once_get_different_slots(
 # --- records -------------------------------------------------------------------------------------
 
 
-@given(
+any_records = st.builds(
+    replace,
+    st.just(a_record()),
     command=st.text(max_size=20),
-    created=st.floats(0, 1e12),
-    expires=st.none() | st.floats(0, 1e12),
+    created_at=st.floats(0, 1e12),
+    expires_at=st.none() | st.floats(0, 1e12),
     pid=st.integers(0, 2**22),
     uid=st.none() | st.integers(0, 2**32 - 1),
     state=st.sampled_from(State),
 )
+
+
+@settings(max_examples=50)
+@given(any_records)
 def test_a_record_is_read_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory,
-    command: str,
-    created: float,
-    expires: float | None,
-    pid: int,
-    uid: int | None,
-    state: State,
+    tmp_path_factory: pytest.TempPathFactory, record: Record
 ) -> None:
-    name, place = new_place(tmp_path_factory.getbasetemp() / "records")
-    record = a_record(name, command=command, created_at=created, pid=pid, uid=uid, state=state)
-    record = replace(record, expires_at=expires)
+    _, place = new_place(tmp_path_factory.getbasetemp() / "records")
     place.write(a_record())
     place.write(record)
     assert read_record(place.path) == record
@@ -234,5 +233,16 @@ def test_a_later_process_of_the_same_pid_is_not_killed(sleeper: subprocess.Popen
     record = of_process(sleeper)
     kill_qemu(replace(record, started=record.started - 1))
     kill_qemu(replace(record, pid=0))
+    with pytest.raises(subprocess.TimeoutExpired):
+        sleeper.wait(0.05)
+
+
+def test_a_pid_that_changes_hands_meanwhile_is_not_killed(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([True, False, False])
+    monkeypatch.setattr(records, "is_alive", lambda _: next(looks))
+    kill_qemu(of_process(sleeper))
+    assert next(looks, None) is None
     with pytest.raises(subprocess.TimeoutExpired):
         sleeper.wait(0.05)

@@ -4,71 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mayfly.config import Paths, Settings
-from mayfly.engine import memory, template
-from mayfly.engine.probe import Qemu
+from mayfly.engine import template
 from mayfly.engine.template import (
     FILES,
     MEMORY,
     META,
     Engine,
-    Template,
     find_template,
     open_file,
-    open_memory,
     remove_stale,
     remove_template,
     stamp,
     template_key,
     template_lock,
-    write_template,
 )
 from mayfly.errors import Missing
 from mayfly.model import Image, Shape
-
-QEMU = Qemu(
-    path="/usr/bin/qemu-system-x86_64",
-    root="",
-    identity="0123456789abcdef",
-    version="7.2.22",
-    machine_type="pc-q35-7.2",
-    has_kvm=True,
-    has_tcg=True,
-    has_sandbox=True,
-    has_ignore_shared=True,
-    has_rom_option=False,
-    has_vmgenid=True,
-    missing=(),
-)
-IMAGE = Image(
-    name="debian-12",
-    version="1",
-    arch="amd64",
-    os="debian 12",
-    sha512="a" * 128,
-    size_bytes=1,
-    disk_bytes=1 << 30,
-    format="qcow2",
-    created_at="2026-01-01T00:00:00Z",
-    source="a recipe",
-    disk=Path("/nowhere/disk.qcow2"),
-    mtime_ns=0,
-)
-SHAPE = Shape(cpus=1, memory_mib=1)
-
-
-def ignore(_: str) -> None:
-    """Report to nobody."""
+from tests.unit.engine.machines import QEMU
+from tests.unit.engine.templates import IMAGE, SHAPE, engine_in, ignore, made
 
 
 @pytest.fixture(autouse=True)
@@ -81,38 +42,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    paths = Paths.for_user({"MAYFLY_HOME": str(tmp_path)})
-    paths.templates.mkdir(parents=True)
-    return Engine(paths=paths, settings=Settings(), qemu=QEMU, accelerator="tcg")
-
-
-def made(engine: Engine, image: Image = IMAGE, shape: Shape = SHAPE, **fields: Any) -> Template:
-    """Make the files of a template without a machine."""
-    key = template_key(engine, image, shape)
-    path = engine.paths.templates / key
-    path.mkdir()
-    for name in FILES:
-        (path / name).write_text(name)
-    (path / MEMORY).write_bytes(bytes(shape.memory_mib << 20))
-    written = Template(
-        key=key,
-        path=path,
-        image=image.name,
-        image_sha512=image.sha512,
-        shape=shape,
-        kernel="6.1",
-        os="debian 12",
-        init="systemd",
-        features=("sshd", "fuse"),
-        boot_s=12.5,
-        settled="running",
-        samples=("00ff",),
-        files=stamp(path),
-        created_at=time.time(),
-    )
-    written = replace(written, **fields)
-    write_template(written, path)
-    return written
+    return engine_in(tmp_path)
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -284,66 +214,7 @@ def _enter(engine: Engine, told: threading.Event) -> None:
         pass
 
 
-# --- memory --------------------------------------------------------------------------------------
-
-
-def end_of(path: Path) -> None:
-    holder = memory.read_holder(path)
-    if holder is not None:
-        os.kill(holder.pid, signal.SIGKILL)
-        os.waitpid(holder.pid, 0)
-
-
-def test_memory_is_read_from_disk_once_and_then_held(engine: Engine) -> None:
-    written = made(engine)
-    said: list[str] = []
-    first = open_memory(engine, written, said.append)
-    again = open_memory(engine, written, said.append)
-    try:
-        assert memory.is_sealed(first)
-        assert os.fstat(first).st_size == 1 << 20
-        assert os.path.sameopenfile(first, again)
-        assert len(said) == 1
-    finally:
-        end_of(written.path)
-        os.close(first)
-        os.close(again)
-
-
-def test_memory_that_is_soon_let_go_is_held_anew(engine: Engine) -> None:
-    written = made(engine)
-    fd = memory.load("x", written.path / MEMORY, 1 << 20)
-    memory.hold(written.path, fd, title="old", hours=1)
-    old = memory.read_holder(written.path)
-    assert old is not None
-    again = open_memory(engine, written, ignore)
-    new = memory.read_holder(written.path)
-    try:
-        assert new is not None
-        assert new.pid != old.pid
-        assert new.until > time.time() + 3600 * (engine.settings.template_hours - 1)
-        assert os.path.sameopenfile(fd, again)
-    finally:
-        end_of(written.path)
-        os.kill(old.pid, signal.SIGKILL)
-        os.waitpid(old.pid, 0)
-        os.close(fd)
-        os.close(again)
-
-
 # --- removing ------------------------------------------------------------------------------------
-
-
-def test_a_removed_template_leaves_nothing_not_even_its_memory(engine: Engine) -> None:
-    written = made(engine)
-    with template_lock(engine, written.key, ignore):
-        pass
-    os.close(open_memory(engine, written, ignore))
-    holder = memory.read_holder(written.path)
-    assert holder is not None
-    remove_template(written.path)
-    assert os.waitpid(holder.pid, 0)[1] == signal.SIGKILL
-    assert not list(engine.paths.templates.iterdir())
 
 
 def test_what_an_older_image_left_is_removed(engine: Engine) -> None:

@@ -272,9 +272,19 @@ def alive(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def await_true(condition: Callable[[], bool]) -> None:
+def assert_soon(condition: Callable[[], bool]) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         select.select([], [], [], 0.01)
+
+
+def sh(script: str) -> tuple[str, str, str]:
+    """Give the command that runs a script."""
+    return ("sh", "-c", script)
+
+
+def exited(code: int) -> dict[str, object]:
+    """Give the message for an exit status."""
+    return {"type": "exit", "code": code, "signal": None}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mayfly.guest.framing import Kind, Stream, pack, pack_message
-from tests.unit.guest.host import Agent, await_true, running_agent
+from tests.unit.guest.host import Agent, assert_soon, running_agent
 
 ROOT = os.geteuid() == 0
 USER = 54321
@@ -279,7 +279,7 @@ def test_a_template_is_prepared(agent: Agent, root: Path) -> None:
     assert not any(secret.exists() for secret in secrets)
     assert agent.control.ask("warm") == {"type": "ok", "id": 7}
     assert agent.control.ask("quiesce") == {"type": "ok", "id": 7}
-    await_true(lambda: not agent.children())
+    assert_soon(lambda: not agent.children())
 
 
 def test_settling_takes_no_longer_than_allowed(agent: Agent) -> None:
@@ -300,7 +300,7 @@ def test_an_answer_is_not_for_the_next_host(agent: Agent) -> None:
     agent.control.say("settle", id=1, timeout_s=0.3)
     agent.control.sync()
     agent.control.message("hello")
-    await_true(lambda: not agent.children())
+    assert_soon(lambda: not agent.children())
     assert agent.control.ask("sample")["type"] == "ok"
     assert not agent.control.messages
 

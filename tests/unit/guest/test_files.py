@@ -5,33 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mayfly.guest.framing import Kind, Stream, pack
 from mayfly.guest.tree import Entry, Type, pack_entry
-from tests.unit.guest.host import Agent, Peer, await_true, running_agent
+from tests.unit.guest.host import Agent, Peer, assert_soon
 
 TIME = 1_600_000_000_123_456_789
 END = (Entry(type=Type.END), b"")
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    with running_agent(tmp_path_factory.mktemp("root"), "--test-unclaimed") as agent:
-        yield agent
-
-
-@pytest.fixture
-def session(agent: Agent) -> Iterator[Peer]:
-    agent.session.sync()
-    before = agent.descriptors()
-    yield agent.session
-    agent.session.sync()
-    await_true(lambda: agent.descriptors() == before)
-    await_true(lambda: not agent.children())
 
 
 def file(path: str, content: bytes = b"", *, mode: int = 0o644) -> tuple[Entry, bytes]:
@@ -263,4 +246,4 @@ def test_a_lost_host_stops_the_copying(session: Peer, agent: Agent, tmp_path: Pa
     session.idle(0.05)
     assert agent.children()
     session.sync()
-    await_true(lambda: not agent.children())
+    assert_soon(lambda: not agent.children())

@@ -162,7 +162,7 @@ headers = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(st.binary(max_size=30), headers, frames.map(lambda it: it[0]))))
 def test_nonsense_raises_only_frame_errors(pieces: list[bytes]) -> None:
     parser, late = Parser(synced=True), Parser()

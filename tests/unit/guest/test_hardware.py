@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.guest import disk, lines, network
+from mayfly.guest import agent, disk, lines, network
 from mayfly.guest.disk import Partition, file_system_of, find_partition, grown
 from mayfly.guest.fields import Refused
 
@@ -108,3 +108,21 @@ def test_a_port_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / lines.CONTROL).touch()
     assert lines.find_device(lines.CONTROL) == f"{tmp_path}/dev/{lines.CONTROL}"
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (["cgroup.controllers", "cgroup.procs", "a.mount/cgroup.procs"], ["cgroup.procs"]),
+        (["cpu/cgroup.procs", "memory/cgroup.procs"], ["cpu/cgroup.procs", "memory/cgroup.procs"]),
+        ([], []),
+    ],
+)
+def test_the_agent_leaves_the_group_of_its_service(
+    tmp_path: Path, files: list[str], left: list[str]
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    agent._leave_cgroups(str(tmp_path))
+    assert [name for name in files if (tmp_path / name).read_text() == "0"] == left

@@ -1,4 +1,4 @@
-"""Jobs in a real agent: streams, ends, signals, terminals, failures to start."""
+"""Jobs in a real agent: streams, signals, environment."""
 
 from __future__ import annotations
 
@@ -6,42 +6,12 @@ import hashlib
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mayfly.guest.framing import INITIAL_CREDIT, Kind, Stream, pack, pack_credit
-from tests.unit.guest.host import Agent, Peer, alive, await_true, running_agent
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    with running_agent(tmp_path_factory.mktemp("root"), "--test-unclaimed") as agent:
-        yield agent
-
-
-@pytest.fixture
-def session(agent: Agent) -> Iterator[Peer]:
-    """Give the session port; whatever a test does, the agent keeps nothing of it."""
-    agent.session.sync()
-    before = agent.descriptors()
-    agent.session.generous = True
-    yield agent.session
-    agent.session.generous = True
-    agent.session.sync()
-    await_true(lambda: agent.descriptors() == before)
-    await_true(lambda: not agent.children())
-
-
-def sh(script: str) -> tuple[str, str, str]:
-    return ("sh", "-c", script)
-
-
-def exited(code: int) -> dict[str, object]:
-    return {"type": "exit", "code": code, "signal": None}
-
+from tests.unit.guest.host import Agent, Peer, alive, assert_soon, exited, sh
 
 # --- streams ---
 
@@ -114,7 +84,7 @@ def test_more_than_the_credit_ends_the_conversation(session: Peer) -> None:
         session.raw(pack(Kind.DATA, Stream.STDIN, bytes(100_000)))
         session.room[Stream.STDIN] -= 100_000
     session.idle(0.1)
-    await_true(lambda: not alive(pid))
+    assert_soon(lambda: not alive(pid))
 
 
 def test_a_job_that_closes_stdin_is_known(session: Peer) -> None:
@@ -156,7 +126,7 @@ def test_a_daemon_left_behind_does_not_hold_the_session(session: Peer) -> None:
 def test_a_daemon_that_goes_on_writing_does_not_either(session: Peer) -> None:
     assert session.run(*sh("setsid yes & echo $! >&2")) == exited(0)
     daemon = int(session.text(Stream.STDERR))
-    await_true(lambda: not alive(daemon))
+    assert_soon(lambda: not alive(daemon))
 
 
 # --- signals and ends ---
@@ -242,196 +212,3 @@ def test_directory_umask_and_limits(session: Peer, tmp_path: Path) -> None:
 
 def test_a_limit_too_high_for_here_stays_as_it_is(session: Peer) -> None:
     assert session.run("true", limits={"nofile": [1 << 40, 1 << 40]}) == exited(0)
-
-
-# --- failures to start ---
-
-
-@pytest.mark.parametrize(
-    ("argv", "fields", "code", "reason"),
-    [
-        (("nosuch-program",), {}, 127, "nosuch-program: not found in PATH"),
-        (("/nosuch/program",), {}, 127, "/nosuch/program: No such file or directory"),
-        (("/etc/passwd",), {}, 126, "/etc/passwd: Permission denied"),
-        (("/etc",), {}, 126, "/etc: Permission denied"),
-        (("true",), {"cwd": "/nosuch"}, 125, "cannot enter /nosuch: No such file or directory"),
-        (("true",), {"cwd": "relative"}, 125, "'cwd' must be an absolute path"),
-        (("true",), {"root": True}, 125, "jobs may not run as root in this machine"),
-        ((), {}, 125, "'argv' is empty"),
-        (("a\0b",), {}, 125, "'argv' holds a zero byte"),
-        (("\ud800",), {}, 125, "'argv' holds what stands for no bytes"),
-        (("true",), {"env": {"A=B": "c"}}, 125, "'A=B' cannot be the name of a variable"),
-        (("true",), {"env": {"A": 1}}, 125, "'env' must be text"),
-        (("true",), {"umask": 512}, 125, "'umask' must be a whole number from 0 to 511"),
-        (("true",), {"limits": {"core": 1}}, 125, "the limit 'core' must be a pair"),
-        (("true",), {"tty": {"rows": 1}}, 125, "'cols' must be a whole number from 0 to 65535"),
-    ],
-)
-def test_a_job_that_cannot_start_says_why(
-    session: Peer, argv: tuple[str, ...], fields: dict[str, Any], code: int, reason: str
-) -> None:
-    failed = session.run(*argv, **fields)
-    assert failed["type"] == "failed"
-    assert failed["code"] == code
-    assert reason in failed["reason"]
-    assert not session.ended
-
-
-def test_a_script_for_nobody_is_not_executable(session: Peer, tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    program.write_bytes(b"\x7fELF nonsense")
-    program.chmod(0o755)
-    failed = session.run(str(program))
-    assert (failed["code"], failed["reason"]) == (126, f"{program}: Exec format error")
-
-
-def test_path_is_searched_as_a_shell_does(session: Peer, tmp_path: Path) -> None:
-    for name, mode in (("first", 0o644), ("second", 0o755)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tool").write_text(f"#!/bin/sh\necho {name}\n")
-        (tmp_path / name / "tool").chmod(mode)
-    path = f"/nosuch:{tmp_path}/first:{tmp_path}/second"
-    assert session.run("tool", env={"PATH": path}) == exited(0)
-    assert session.text() == "second\n"
-    failed = session.run("tool", env={"PATH": f"/nosuch:{tmp_path}/first"})
-    assert failed["code"] == 126
-
-
-# --- terminals ---
-
-SIZE = {"rows": 33, "cols": 99}
-
-
-def test_a_terminal_has_a_size_and_one_stream(session: Peer) -> None:
-    session.start(*sh("stty size; tty; echo err >&2; ps -o tty= -p $$"), tty=SIZE)
-    session.until(session.over)
-    size, name, err, _ = session.text().replace("\r", "").splitlines()
-    assert size == "33 99"
-    assert name.startswith("/dev/pts/")
-    assert err == "err"
-    assert not session.received[Stream.STDERR]
-    assert session.ended == [Stream.STDERR, Stream.STDOUT]
-
-
-def test_a_terminal_is_resized(session: Peer) -> None:
-    script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.02; done"
-    session.start(*sh(script), tty=SIZE)
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.say("resize", rows=50, cols=120)
-    session.until(session.over)
-    assert session.text().split() == ["ready", "50", "120"]
-
-
-def test_control_c_interrupts_the_foreground(session: Peer) -> None:
-    script = "trap 'echo caught; exit 4' INT; echo ready; while :; do sleep 0.02; done"
-    session.start(*sh(script), tty=SIZE)
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.write(Stream.STDIN, b"\x03")
-    session.until(session.over)
-    assert "caught" in session.text()
-    assert session.messages[-2] == exited(4)
-
-
-def test_a_signal_reaches_the_foreground_of_a_terminal(session: Peer) -> None:
-    session.start("bash", "-mc", "echo ready; sleep 60; echo slept $?", tty=SIZE)
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.say("signal", signal="TERM")
-    session.until(session.over)
-    assert session.messages[-2] == {"type": "exit", "code": None, "signal": "TERM"}
-
-
-@pytest.mark.parametrize("text", [b"one\ntwo\n", b"one\ntwo"])
-def test_the_end_of_stdin_is_seen_on_a_terminal(session: Peer, text: bytes) -> None:
-    session.start(*sh("stty -echo; echo ready; cat"), tty=SIZE)
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.write(Stream.STDIN, text)
-    session.end(Stream.STDIN)
-    session.until(session.over)
-    assert session.text().split() == ["ready", "one", "two"]
-    assert session.messages[-2] == exited(0)
-
-
-def test_a_terminal_that_is_closed_hangs_up(session: Peer) -> None:
-    session.start("sleep", "60", tty=SIZE)
-    session.message("started")
-    session.raw(pack(Kind.CLOSE, Stream.STDOUT))
-    session.until(session.over)
-    assert session.messages[-2] == {"type": "exit", "code": None, "signal": "HUP"}
-
-
-def test_a_daemon_on_a_terminal_does_not_hold_the_session(session: Peer) -> None:
-    script = "trap '' HUP; sleep 60 & echo $!; seq 2000"
-    session.start(*sh(script), tty=SIZE)
-    session.until(session.over)
-    daemon, *numbers = session.text().split()
-    assert len(numbers) == 2000
-    os.kill(int(daemon), signal.SIGKILL)
-
-
-def test_much_output_of_a_terminal_is_complete(session: Peer) -> None:
-    session.start("seq", "100000", tty=SIZE)
-    session.until(session.over)
-    assert session.text().split() == [str(number) for number in range(1, 100001)]
-
-
-# --- conversations ---
-
-
-def test_a_signal_may_come_before_the_job(session: Peer, tmp_path: Path) -> None:
-    files = {"path": str(tmp_path), "in": True, "out": False}
-    session.start("sleep", "60", workdir=files)
-    session.say("signal", signal="TERM")
-    session.idle(0.05)
-    assert not session.messages
-    session.write(Stream.FILES_IN, b'\x00\x00\x00\x14["e","",0,0,0,""]   ')
-    session.until(session.over)
-    assert session.messages[-2] == {"type": "exit", "code": None, "signal": "TERM"}
-
-
-def test_a_lost_host_hangs_up_the_job(session: Peer, agent: Agent) -> None:
-    session.start(*sh("trap 'exit 0' HUP; echo ready; while :; do sleep 0.02; done"))
-    pid = session.message("started")["pid"]
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.sync()
-    await_true(lambda: not alive(pid))
-    await_true(lambda: not agent.children())
-
-
-def test_a_job_that_ignores_the_hang_up_is_killed(session: Peer) -> None:
-    session.start(*sh("trap '' HUP; echo ready; while :; do sleep 0.02; done"))
-    pid = session.message("started")["pid"]
-    session.until(lambda: b"ready" in session.received[Stream.STDOUT])
-    session.sync()
-    assert session.run("echo", "next") == exited(0)
-    assert session.text() == "next\n"
-    assert alive(pid)
-    await_true(lambda: not alive(pid))
-
-
-def test_one_conversation_is_one_job(session: Peer) -> None:
-    session.start("true")
-    session.until(session.over)
-    session.start("true")
-    session.idle(0.1)
-    assert session.messages[-1]["type"] == "bye"
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        pack(Kind.DATA, Stream.STDOUT, b"wrong way"),
-        pack(Kind.EOF, 77),
-        pack(Kind.MESSAGE, 0, b'{"type":"nosuch"}'),
-        pack(Kind.MESSAGE, 0, b'{"type":"signal","signal":9}'),
-        pack(Kind.MESSAGE, 0, b'{"type":"resize","rows":"x"}'),
-        pack(Kind.MESSAGE, 0, b"{"),
-        b"\xff" * 100,
-    ],
-)
-def test_nonsense_ends_the_conversation_only(session: Peer, nonsense: bytes) -> None:
-    session.start("sleep", "60")
-    pid = session.message("started")["pid"]
-    session.raw(nonsense)
-    session.idle(0.02)
-    await_true(lambda: not alive(pid))
-    assert session.run("echo", "next") == exited(0)

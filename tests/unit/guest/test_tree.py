@@ -203,7 +203,7 @@ spoilt = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(spoilt.map(lambda text: LENGTH.pack(len(text)) + text) | st.binary(max_size=20)))
 def test_nonsense_raises_only_tree_errors(pieces: list[bytes]) -> None:
     parser, again = EntryParser(), EntryParser()
