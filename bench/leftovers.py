@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.client import BenchError, Child
 from bench.remains import Remains, children_named, look
-from bench.report import Findings, Metric
+from bench.report import Findings, Metric, median
 from bench.setting import IMAGE, Setting, open_setting
 from mayfly.config import Paths
 from mayfly.engine.memory import HOLDER, end_holder
@@ -104,7 +104,7 @@ def _kill_half(setting: Setting, chance: random.Random) -> int:
     victims: list[str | None] = [*islice(cycle((CLIENT, QEMU)), count // 2)]
     victims += [None] * (count - len(victims))
     chance.shuffle(victims)
-    longest = _longest(setting)
+    typical = _typical(setting)
     running: list[Attempt] = []
     killed = 0
     while victims or running:
@@ -112,7 +112,7 @@ def _kill_half(setting: Setting, chance: random.Random) -> int:
             if len(victims) % 20 == 0:
                 setting.say(f"leftovers: {len(victims)} of {count} runs to go, {killed} killed")
             child = setting.start(*RUN_TRUE)
-            moment = child.began + chance.uniform(0, longest)
+            moment = child.began + chance.uniform(0, typical)
             running.append(Attempt(child=child, victim=victims.pop(), moment=moment))
         time.sleep(LOOK_S)
         for attempt in _ended(setting, running):
@@ -138,7 +138,7 @@ def _ended(setting: Setting, running: list[Attempt]) -> list[Attempt]:
     return ended
 
 
-def _longest(setting: Setting) -> float:
+def _typical(setting: Setting) -> float:
     """Give how long a run takes while others run."""
     setting.run(*RUN_TRUE)
     children = [setting.start(*RUN_TRUE) for _ in range(AT_ONCE)]
@@ -146,7 +146,7 @@ def _longest(setting: Setting) -> float:
     for child in children:
         with setting.children.done(child, RUN_LIMIT_S):
             seconds.append(child.seconds)
-    return max(seconds)
+    return median(seconds)
 
 
 def _findings(count: int, how: tuple[int, int], before: Remains, left: Remains) -> Findings:

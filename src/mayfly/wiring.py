@@ -36,9 +36,7 @@ def engine_for(paths: Paths, settings: Settings) -> tuple[Engine, Verdict]:
             hint="any QEMU from 7.2 with the q35 machine will do; 'mayfly doctor' says more",
         )
     verdict = choose_accelerator(qemu, settings, paths.cache, kernels(paths))
-    engine = Engine(
-        paths=paths, settings=settings, qemu=qemu, accelerator=verdict.accelerator
-    )
+    engine = Engine(paths=paths, settings=settings, qemu=qemu, accelerator=verdict.accelerator)
     return engine, verdict
 
 

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 
 from mayfly.engine.forked import forked, report, wait_for_end
-from mayfly.engine.netns import TUN
-from mayfly.engine.network import NetworkPlan, start_network
+from mayfly.engine.network.attach import NetworkPlan, start_network
+from mayfly.engine.network.netns import TUN
 from mayfly.engine.privileges import become, show_in_proc
 from mayfly.model import NetworkMode
 

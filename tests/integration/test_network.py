@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine import linux, network
-from mayfly.engine.network import NetworkPlan, start_network
+from mayfly.engine import linux
+from mayfly.engine.network import attach as network
+from mayfly.engine.network.attach import NetworkPlan, start_network
 from mayfly.engine.privileges import unshare
 from mayfly.model import NetworkMode
 from tests.integration.clients import (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mayfly.engine.forked import forked
-from mayfly.engine.network import NetworkPlan, check_network, start_network
+from mayfly.engine.network.attach import NetworkPlan, check_network, start_network
 from mayfly.errors import Denied, Unavailable
 from tests.integration.clients import OPEN, RESTRICTED, offer, plain_client, tun_mode
 from tests.integration.waiting import descendants, gone, wait_until

@@ -16,9 +16,8 @@ import pytest
 from mayfly.engine.forked import forked, report, wait_for_end
 from mayfly.engine.privileges import become, show_in_proc
 from mayfly.engine.share import find_server, start_share
-from mayfly.model import ShareDir
 from mayfly.errors import Denied, Invalid, Missing
-from mayfly.model import Account, Group
+from mayfly.model import Account, Group, ShareDir
 from tests.integration.waiting import descendants, gone, wait_until
 
 pytestmark = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mayfly.command import run
 from mayfly.engine import linux
 from mayfly.engine.forked import forked, report, wait_for_end
-from mayfly.engine.netns import open_tap, set_address
+from mayfly.engine.network.netns import open_tap, set_address
 from mayfly.engine.privileges import unshare
 
 PROBE = """

@@ -12,7 +12,7 @@ from mayfly.cli.output import Progress, print_json
 from mayfly.config import Paths, Settings
 from mayfly.engine.findings import Finding, look_at_host
 from mayfly.engine.kvm import choose_accelerator
-from mayfly.engine.network import check_network
+from mayfly.engine.network.attach import check_network
 from mayfly.engine.probe import probe_qemu
 from mayfly.errors import MayflyError
 from mayfly.wiring import catalogue_of, kernels, lacks, load

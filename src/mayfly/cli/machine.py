@@ -19,8 +19,8 @@ from mayfly.engine.caller import (
     job_environment,
     umask_of_caller,
 )
-from mayfly.engine.job import JobRequest
 from mayfly.engine.records import Record, is_alive, list_records, reap
+from mayfly.engine.session.job import JobRequest
 from mayfly.errors import Invalid, Missing
 from mayfly.units import show_duration
 from mayfly.wiring import load

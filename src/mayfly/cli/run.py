@@ -18,8 +18,8 @@ from mayfly.engine.caller import (
     job_environment,
     umask_of_caller,
 )
-from mayfly.engine.job import JobRequest, Workdir
 from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
+from mayfly.engine.session.job import JobRequest, Workdir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError
 from mayfly.images.catalogue import check
 from mayfly.model import (

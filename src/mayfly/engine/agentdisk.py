@@ -137,7 +137,7 @@ def _start_script(*, sshfs: bool) -> str:
         lines.append(f"export MAYFLY_SSHFS={shlex.quote(f'[{words}]')}")
     lines.append(f"export PYTHONHOME={MOUNT} PYTHONDONTWRITEBYTECODE=1")
     lines.append("cd /")
-    start = f"{loader} --library-path {lib} {MOUNT}/bin/python3 -S -s -m mayfly.guest.agent"
+    start = f"{loader} --library-path {lib} {MOUNT}/bin/python3 -X utf8 -S -s -m mayfly.guest.agent"
     # What the agent complains of is wanted where the host can read it: on the serial console.
     lines.append(f"exec {start} --daemon 2>/dev/console")
     return "\n".join(lines) + "\n"

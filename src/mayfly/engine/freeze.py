@@ -7,15 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mayfly.command import run
 from mayfly.engine import memory
 from mayfly.engine.agentdisk import agent_disk
 from mayfly.engine.argv import Drive, Plan
-from mayfly.engine.control import Control
+from mayfly.engine.boot import Booted, boot
 from mayfly.engine.machine import clone_identity_test
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
@@ -39,32 +37,14 @@ from mayfly.engine.template import (
     template_lock,
     write_template,
 )
-from mayfly.engine.watch import CONSOLE_LOG, PANIC, console_lines
-from mayfly.errors import Failed, MayflyError, Quota, Unavailable
+from mayfly.engine.watch import CONSOLE_LOG
+from mayfly.errors import Failed, Quota
 from mayfly.model import Image, Shape, State
-from mayfly.units import MIB, show_duration, show_size
+from mayfly.units import MIB, show_size
 
-BOOT_LIMIT_S = 300.0
-SETTLE_LIMIT_S = 120.0
 TOOL_LIMIT_S = 60.0
-CONSOLE_LINES = 2000
-"""How much of a boot's console is kept."""
-LOGIN_LIMIT_S = 60.0
-"""From the login prompt to the agent's greeting, when the boot itself is over."""
 DISK_HEADROOM = 400 * MIB
 """What a template's disk layer takes at most, by experience, besides its memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Booted:
-    """A guest that is up, and how long it took."""
-
-    hello: dict[str, Any]
-    boot_s: float
-    settled: str
-    samples: tuple[str, ...]
-    console: tuple[str, ...]
-    """What the serial console printed."""
 
 
 def ensure_template(engine: Engine, image: Image, shape: Shape, report: Report) -> Template:
@@ -169,7 +149,7 @@ def _boot_and_freeze(
             sockets={},
         )
         process = stack.enter_context(template_process(engine, image, plan))
-        booted = _wait_for_guest(process, image, report)
+        booted = boot(process, image, report)
         report("freezing")
         save_state(process.monitor, fresh / STATE)
         process.monitor.call("quit")
@@ -209,63 +189,6 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
             process.let_go()
     finally:
         place.remove()
-
-
-def _wait_for_guest(process: Process, image: Image, report: Report) -> Booted:
-    began = time.monotonic()
-    console: list[str] = []
-    waiting: list[float] = []
-    control = Control(process.connect("control"), process.handle)
-    control.begin()
-
-    def tick() -> None:
-        report(f"booting {image.name} once ({time.monotonic() - began:.0f} s)")
-        console.extend(console_lines(process.monitor))
-        del console[:-CONSOLE_LINES]
-        if any(PANIC in line for line in console):
-            raise Failed("its kernel panicked while booting")
-        if any("login:" in line for line in console):
-            waiting.append(time.monotonic())
-            if waiting[-1] - waiting[0] > LOGIN_LIMIT_S:
-                raise Failed(
-                    f"it showed a login prompt {LOGIN_LIMIT_S:.0f} s ago, but no agent was "
-                    "started: it needs cloud-init, or Mayfly's start stub"
-                )
-        if process.has_ended():
-            raise Failed(f"QEMU ended: {process.said()}")
-
-    try:
-        hello = control.hello(timeout_s=BOOT_LIMIT_S, tick=tick)
-        boot_s = time.monotonic() - began
-        report(f"{image.name} is up after {show_duration(boot_s)}; letting it settle")
-        settle = {"type": "settle", "timeout_s": SETTLE_LIMIT_S}
-        settled = control.request(settle, timeout_s=SETTLE_LIMIT_S + 30)
-        control.request({"type": "prepare"}, timeout_s=SETTLE_LIMIT_S)
-        sample = control.request({"type": "sample"})
-        console.extend(console_lines(process.monitor))
-    except MayflyError as error:
-        raise _boot_trouble(image, error, console or [process.said()]) from error
-    finally:
-        control.close()
-    return Booted(
-        hello=hello,
-        boot_s=boot_s,
-        settled=str(settled.get("detail", ""))[:200],
-        samples=(str(sample.get("random")),),
-        console=tuple(console),
-    )
-
-
-def _boot_trouble(image: Image, error: MayflyError, console: list[str]) -> MayflyError:
-    lines = [line.strip()[:160] for line in console if line.strip()][-8:]
-    hint = "the last lines of its console:\n  " + "\n  ".join(lines)
-    if isinstance(error, Unavailable):
-        return Failed(
-            f"'{image.name}' did not come up within {BOOT_LIMIT_S:.0f} s: {error.message}; "
-            "it needs cloud-init, or Mayfly's start stub, and a serial console",
-            hint=hint,
-        )
-    return Failed(f"'{image.name}' did not become a template: {error.message}", hint=hint)
 
 
 def save_state(monitor: Monitor, path: Path) -> None:

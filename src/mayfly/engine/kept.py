@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mayfly.engine.job import JobRequest, JobResult, Stdio
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process, connect_socket
 from mayfly.engine.records import (
@@ -21,7 +20,8 @@ from mayfly.engine.records import (
     open_place,
     read_record,
 )
-from mayfly.engine.session import run_job
+from mayfly.engine.session.job import JobRequest, JobResult, Stdio
+from mayfly.engine.session.run import run_job
 from mayfly.engine.watch import CONSOLE_LOG, Watch, explained, save_console
 from mayfly.errors import Failed
 
@@ -80,7 +80,7 @@ def enter(held: Held, request: JobRequest, report: Callable[[str], None]) -> Job
     try:
         with held.process.connect("session") as port, Watch(held.process) as watch:
             result = run_job(port, request, Stdio(), machine_gone=watch.fd, report=report)
-        return explained(result, watch)
+            return explained(result, watch)
     finally:
         with contextlib.suppress(Failed):
             held.process.monitor.call("stop")

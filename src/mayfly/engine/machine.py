@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mayfly.engine import records
@@ -183,14 +184,7 @@ def _spawn(
     held: tuple[Place, Record, int],
 ) -> tuple[Process, Record]:
     place, record, memory_fd = held
-    layer = place.path / DISK
-    try:
-        shutil.copyfile(template.path / EMPTY, layer)
-    except OSError as error:
-        raise Quota(
-            f"cannot make a disk for the machine in {place.path}: {error.strerror}",
-            hint="free some space there",
-        ) from error
+    layer = _empty_layer(template, place)
     with contextlib.ExitStack() as stack:
         fds = [
             open_file(layer, write=True),
@@ -223,6 +217,18 @@ def _spawn(
             engine.qemu, bounds, uid=record.uid, kvm=kvm, die_with_parent=not order.outlive
         )
         return start_process(engine.qemu, plan, isolation, place, record)
+
+
+def _empty_layer(template: Template, place: Place) -> Path:
+    layer = place.path / DISK
+    try:
+        shutil.copyfile(template.path / EMPTY, layer)
+    except OSError as error:
+        raise Quota(
+            f"cannot make a disk for the machine in {place.path}: {error.strerror}",
+            hint="free some space there",
+        ) from error
+    return layer
 
 
 def _restore(monitor: Monitor, template: Template) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mayfly.engine.job import JobRequest, JobResult, Stdio
 from mayfly.engine.machine import Attach, Machine, Order, machine_for
 from mayfly.engine.records import reap
+from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.engine.template import Engine, Template, check_fits, find_template
 from mayfly.engine.watch import Watch, explained
 from mayfly.errors import RUN_FAILED, MayflyError
@@ -101,7 +101,7 @@ def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
             attach=attach,
             outlive=job.keep_on_failure,
             # QEMU needs some 30 ms to start; this import takes 20.
-            meanwhile=lambda: importlib.import_module("mayfly.engine.session"),
+            meanwhile=lambda: importlib.import_module("mayfly.engine.session.run"),
         )
         machine = stack.enter_context(machine_for(engine, template, image, order, steps.report))
         steps.machine = machine.record.id
@@ -119,7 +119,7 @@ def _network(
 ) -> tuple[Attach, Mapping[str, str]]:
     if spec.network is NetworkMode.NONE:
         return Attach(), {}
-    from mayfly.engine.network import NetworkPlan, start_network  # noqa: PLC0415 - as above
+    from mayfly.engine.network.attach import NetworkPlan, start_network  # noqa: PLC0415 - as above
 
     plan = NetworkPlan(
         mode=spec.network, allow=spec.allow, site_networks=engine.settings.site_networks
@@ -150,7 +150,7 @@ def _give(
 
 
 def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
-    from mayfly.engine.session import run_job  # noqa: PLC0415 - imported by now
+    from mayfly.engine.session.run import run_job  # noqa: PLC0415 - imported by now
 
     def started() -> None:
         steps.mark("start")
@@ -164,7 +164,7 @@ def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:
             report=steps.report,
             started=started,
         )
-    return explained(result, watch)
+        return explained(result, watch)
 
 
 def _settle(engine: Engine, machine: Machine, job: Job, result: JobResult, steps: Steps) -> Outcome:

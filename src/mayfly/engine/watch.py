@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from mayfly.engine.job import JobResult
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
+from mayfly.engine.session.job import JobResult
 from mayfly.errors import RUN_FAILED, MayflyError
 from mayfly.model import Who
 
@@ -22,6 +22,8 @@ CONSOLE_LOG = "console.log"
 AGENT_PORTS = ("pcontrol", "psession")
 AGENT_GRACE_S = 3.0
 """A guest that reboots ends its agent first: what QEMU says soon after is the better reason."""
+REASON_S = 1.0
+"""A port may break a moment before it is seen why."""
 AGENT_GONE = "the agent in it was killed, or the guest is shutting down"
 
 
@@ -52,6 +54,10 @@ class Watch:
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
+
+    def has_reason(self, *, within_s: float) -> bool:
+        """Tell whether the machine ended, or ends within a moment."""
+        return bool(select.select([self.fd], [], [], within_s)[0])
 
     def stop(self) -> None:
         """Stop watching; the monitor is free again."""
@@ -110,13 +116,17 @@ class Watch:
         return words.get(cause, f"it shut down ({cause})")
 
     def _last_words(self) -> str:
-        said = self._process.said()
+        lines = self._process.said().splitlines()
+        said = "; ".join(line for line in lines if ": warning: " not in line)
         return f", saying: {said[-300:]}" if said else " (killed?)"
 
 
 def explained(result: JobResult, watch: Watch) -> JobResult:
-    """Give the result with the reason that was seen from outside, if the machine ended it."""
-    if not watch.reason or result.who is Who.JOB:
+    """Give the result with the reason that was seen from outside, if the machine ended it.
+
+    While the watch goes on.
+    """
+    if result.who is Who.JOB or not watch.has_reason(within_s=REASON_S):
         return result
     who = Who.SITE if watch.host_full else Who.MAYFLY
     reason = f"the machine ended before the job did: {watch.reason}"

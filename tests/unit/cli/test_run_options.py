@@ -24,8 +24,8 @@ from mayfly.cli.run import (
     run,
 )
 from mayfly.config import Settings
-from mayfly.engine.job import Workdir
 from mayfly.engine.oneshot import guest_directory
+from mayfly.engine.session.job import Workdir
 from mayfly.errors import Invalid
 from mayfly.model import Account, Group, NetworkMode, Shape, ShareDir
 from mayfly.units import GIB, MIB

@@ -9,8 +9,8 @@ import sys
 import termios
 from dataclasses import replace
 
-from mayfly.engine.fake_agent import FakeAgent, playing
-from mayfly.engine.session import JobRequest, Stdio, run_job
+from mayfly.engine.session.fake_agent import FakeAgent, playing
+from mayfly.engine.session.run import JobRequest, Stdio, run_job
 
 REQUEST = JobRequest(
     argv=("true",),

@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from mayfly.engine.notes import Notes
-from mayfly.engine.openat import Tree
-from mayfly.engine.receive import Receiver
-from mayfly.engine.send import Source, survey
+from mayfly.engine.session.notes import Notes
+from mayfly.engine.session.openat import Tree
+from mayfly.engine.session.receive import Receiver
+from mayfly.engine.session.send import Source, survey
 from mayfly.guest.tree import Entry, Type, pack_entry
 from tests.unit.engine.sessions import workdir
 

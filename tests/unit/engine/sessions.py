@@ -12,8 +12,8 @@ from tempfile import TemporaryFile
 from threading import Thread
 from typing import Any
 
-from mayfly.engine.fake_agent import FakeAgent, playing
-from mayfly.engine.session import JobRequest, JobResult, Patience, Stdio, Workdir, run_job
+from mayfly.engine.session.fake_agent import FakeAgent, playing
+from mayfly.engine.session.run import JobRequest, JobResult, Patience, Stdio, Workdir, run_job
 from mayfly.guest.tree import Entry, Type
 from mayfly.model import Who
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mayfly.engine.link import QUEUE_LIMIT, Link
+from mayfly.engine.session.link import QUEUE_LIMIT, Link
 from mayfly.guest.framing import SYNC_HEADER, Frame, FrameError, Kind, pack, pack_sync
 
 NONCE = b"0123456789abcdef"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine import netns, network
-from mayfly.engine.network import NetworkPlan, check_plan, start_network
+from mayfly.engine.network import attach as network
+from mayfly.engine.network import netns
+from mayfly.engine.network.attach import NetworkPlan, check_plan, start_network
 from mayfly.engine.privileges import namespace_hint
 from mayfly.errors import Denied, Invalid, Unavailable
 from mayfly.model import NetworkMode

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mayfly.engine.loop import Loop
-from mayfly.engine.notes import Notes, Progress, Remark, printable
+from mayfly.engine.session.loop import Loop
+from mayfly.engine.session.notes import Notes, Progress, Remark, printable
 
 
 @given(st.text(st.characters(), max_size=600))

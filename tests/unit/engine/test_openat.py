@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine import openat
-from mayfly.engine.openat import CONTENT, DIRECTORY, LISTING, Refused, Tree, parts, rename_new
+from mayfly.engine.session import openat
+from mayfly.engine.session.openat import (
+    CONTENT,
+    DIRECTORY,
+    LISTING,
+    Refused,
+    Tree,
+    parts,
+    rename_new,
+)
 
 
 @pytest.fixture(params=["openat2", "by steps", "no such call", "call not allowed"])

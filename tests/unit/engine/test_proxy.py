@@ -15,11 +15,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from mayfly.engine import proxy
 from mayfly.engine.forked import forked
-from mayfly.engine.proxy import CONNECTIONS, Gate, Patience
-from mayfly.engine.request import Request
-from mayfly.engine.rules import Address, parse_allowed
+from mayfly.engine.network import proxy
+from mayfly.engine.network.proxy import CONNECTIONS, Gate, Patience
+from mayfly.engine.network.request import Request
+from mayfly.engine.network.rules import Address, parse_allowed
 from mayfly.errors import Denied, Unavailable
 
 LIMIT_S = 20.0

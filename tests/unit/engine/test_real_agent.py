@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mayfly.engine.session import JobRequest, JobResult, Stdio, run_job
+from mayfly.engine.session.run import JobRequest, JobResult, Stdio, run_job
 from mayfly.model import Who
 from tests.unit.engine.sessions import REQUEST, at_the_same_time, close, pipe, workdir
 

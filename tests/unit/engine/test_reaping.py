@@ -105,18 +105,36 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize("name", [".new-abcdefgh", ".gone-abcdefgh-17"])
-def test_unnamed_debris_is_removed_when_it_is_old(tmp_path: Path, name: str) -> None:
-    debris = tmp_path / name
+def unnamed(machines: Path, name: str) -> tuple[Path, float]:
+    """Leave a directory that has no machine's name; gives it and when it was made."""
+    debris = machines / name
     debris.mkdir()
     (debris / "disk").write_bytes(b"x")
-    made = debris.stat().st_mtime
+    return debris, debris.stat().st_mtime
+
+
+def test_a_place_that_is_just_being_made_stays(tmp_path: Path) -> None:
+    # For a moment it is there without its lock.
+    debris, made = unnamed(tmp_path, ".new-abcdefgh")
     assert reap(tmp_path, made + FRESH_S - 1) == []
     assert debris.exists()
+    reap(tmp_path, made + FRESH_S + 1)
+    assert not debris.exists()
+
+
+def test_a_place_that_was_half_removed_goes_at_once(tmp_path: Path) -> None:
+    debris, made = unnamed(tmp_path, ".gone-abcdefgh-17")
+    assert reap(tmp_path, made) == []
+    assert not debris.exists()
+
+
+@pytest.mark.parametrize("name", [".new-abcdefgh", ".gone-abcdefgh-17"])
+def test_what_somebody_is_still_at_stays(tmp_path: Path, name: str) -> None:
+    debris, made = unnamed(tmp_path, name)
     lock = records._lock(debris)
     assert lock is not None
     reap(tmp_path, made + FRESH_S + 1)
-    assert debris.exists(), "somebody is still at it"
+    assert debris.exists()
     Place(debris, lock).release()
     reap(tmp_path, made + FRESH_S + 1)
     assert not debris.exists()

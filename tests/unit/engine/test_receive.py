@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent
+from mayfly.engine.session.fake_agent import FakeAgent
 from mayfly.guest.framing import Stream
 from mayfly.guest.tree import Entry, Type
 from tests.unit.engine.receiving import Receiving, entry, file, link

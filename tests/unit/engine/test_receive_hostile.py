@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mayfly.engine.openat import Refused
-from mayfly.engine.place import check_link
-from mayfly.engine.snapshot import Seen
+from mayfly.engine.session.openat import Refused
+from mayfly.engine.session.place import check_link
+from mayfly.engine.session.snapshot import Seen
 from mayfly.guest.tree import TreeError, Type
 from tests.unit.engine.receiving import Receiving, entry, file, link
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mayfly.engine.request import Request, parse_request, refusal
+from mayfly.engine.network.request import Request, parse_request, refusal
 from mayfly.errors import Invalid
 
 

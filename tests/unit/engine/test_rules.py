@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mayfly.engine import rules
-from mayfly.engine.rules import Allowed, parse_allowed
+from mayfly.engine.network import rules
+from mayfly.engine.network.rules import Allowed, parse_allowed
 from mayfly.errors import Denied, Invalid
 
 FIB_TRIE = """\

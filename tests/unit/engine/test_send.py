@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent
-from mayfly.engine.notes import Notes
-from mayfly.engine.openat import Tree
-from mayfly.engine.send import Source, check_workdir, open_tree, survey
+from mayfly.engine.session.fake_agent import FakeAgent
+from mayfly.engine.session.notes import Notes
+from mayfly.engine.session.openat import Tree
+from mayfly.engine.session.send import Source, check_workdir, open_tree, survey
 from mayfly.errors import Denied, Invalid, Missing
 from mayfly.guest.tree import Entry, EntryParser, Type
 from tests.unit.engine.sessions import run, workdir
@@ -264,8 +264,8 @@ def test_file_that_shrinks_or_grows_while_it_is_read(top: Path, size: int) -> No
 
 
 def test_progress_of_a_large_directory(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mayfly.engine.notes.QUIET_S", 0.0)
-    monkeypatch.setattr("mayfly.engine.notes.INTERVAL_S", 0.0)
+    monkeypatch.setattr("mayfly.engine.session.notes.QUIET_S", 0.0)
+    monkeypatch.setattr("mayfly.engine.session.notes.INTERVAL_S", 0.0)
     (top / "big").write_bytes(bytes(3 << 20))
 
     def script(agent: FakeAgent) -> None:

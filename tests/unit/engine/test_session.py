@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent, playing
-from mayfly.engine.session import JobRequest, Stdio, run_job
+from mayfly.engine.session.fake_agent import FakeAgent, playing
+from mayfly.engine.session.run import JobRequest, Stdio, run_job
 from mayfly.errors import Invalid
 from mayfly.guest.framing import INITIAL_CREDIT, Kind, Stream, pack
 from mayfly.model import Who

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent
-from mayfly.engine.session import Stdio
+from mayfly.engine.session.fake_agent import FakeAgent
+from mayfly.engine.session.run import Stdio
 from mayfly.guest.framing import (
     INITIAL_CREDIT,
     Kind,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mayfly.engine.fake_agent import FakeAgent
-from mayfly.engine.session import Patience, Stdio
+from mayfly.engine.session.fake_agent import FakeAgent
+from mayfly.engine.session.run import Patience, Stdio
 from mayfly.guest.framing import (
     HEADER,
     Kind,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-from mayfly.engine.fake_agent import FakeAgent
-from mayfly.engine.session import Stdio
+from mayfly.engine.session.fake_agent import FakeAgent
+from mayfly.engine.session.run import Stdio
 from mayfly.guest.framing import INITIAL_CREDIT, Kind, Stream, pack
 from tests.unit.engine.sessions import NOT_OPEN, at_the_same_time, pipe, read_all, run, run_on
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mayfly.engine import linux, share
 from mayfly.engine.share import check_directories, mount_flags, read_mounts
-from mayfly.model import ShareDir
 from mayfly.errors import Invalid, Unavailable
+from mayfly.model import ShareDir
 
 MOUNTINFO = rb"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:21 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw

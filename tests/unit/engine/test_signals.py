@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent
-from mayfly.engine.session import Stdio
-from mayfly.engine.signals import FORWARDED, Insistence, parse_name, short_name
+from mayfly.engine.session.fake_agent import FakeAgent
+from mayfly.engine.session.run import Stdio
+from mayfly.engine.session.signals import FORWARDED, Insistence, parse_name, short_name
 from mayfly.guest.framing import INITIAL_CREDIT, Stream
 from mayfly.guest.tree import Entry, Type, pack_entry
 from mayfly.model import Who

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine import streams
-from mayfly.engine.streams import Input, Manner, Output, open_private
+from mayfly.engine.session import streams
+from mayfly.engine.session.streams import Input, Manner, Output, open_private
 from tests.unit.engine.sessions import NOT_OPEN, close, pipe
 
 MIB = 1 << 20

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from mayfly.engine.fake_agent import FakeAgent, playing
-from mayfly.engine.session import Stdio, run_job
-from mayfly.engine.terminal import Terminal, window_size
+from mayfly.engine.session.fake_agent import FakeAgent, playing
+from mayfly.engine.session.run import Stdio, run_job
+from mayfly.engine.session.terminal import Terminal, window_size
 from mayfly.guest.framing import Stream
 from tests.unit.engine.sessions import QUICK, REQUEST, Script, at_the_same_time, pipe, run_on
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mayfly.engine.rules import Address, canonical_name, parse_address
+from mayfly.engine.network.rules import Address, canonical_name, parse_address
 from mayfly.errors import Invalid
 
 HEAD_LIMIT = 1 << 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mayfly.engine.job import JobResult
+from mayfly.engine.session.job import JobResult
 from mayfly.errors import RUN_FAILED, TIME_LIMIT
 from mayfly.model import Who
 

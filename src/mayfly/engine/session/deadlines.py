@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mayfly.engine.conversation import Stage
-from mayfly.engine.parts import Parts
+from mayfly.engine.session.conversation import Stage
+from mayfly.engine.session.parts import Parts
 from mayfly.errors import TIME_LIMIT
 from mayfly.guest.framing import Kind, Stream, pack
 from mayfly.units import show_duration

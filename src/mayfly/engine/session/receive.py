@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from mayfly.engine.job import Workdir
-from mayfly.engine.notes import Notes, Remark
-from mayfly.engine.openat import DIRECTORY, Refused, Tree, parts
-from mayfly.engine.place import Arrival, check_link, put_directory, put_link, remove
-from mayfly.engine.snapshot import Seen
+from mayfly.engine.session.job import Workdir
+from mayfly.engine.session.notes import Notes, Remark
+from mayfly.engine.session.openat import DIRECTORY, Refused, Tree, parts
+from mayfly.engine.session.place import Arrival, check_link, put_directory, put_link, remove
+from mayfly.engine.session.snapshot import Seen
 from mayfly.guest.tree import Entry, EntryParser, TreeError, Type
 
 SKIP_LIMIT = 64 << 20

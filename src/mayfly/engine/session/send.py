@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mayfly.engine.job import Workdir
-from mayfly.engine.notes import Notes, Remark
-from mayfly.engine.openat import CONTENT, LISTING, Refused, Tree, find
-from mayfly.engine.snapshot import Seen, seen, strange, type_of
+from mayfly.engine.session.job import Workdir
+from mayfly.engine.session.notes import Notes, Remark
+from mayfly.engine.session.openat import CONTENT, LISTING, Refused, Tree, find
+from mayfly.engine.session.snapshot import Seen, seen, strange, type_of
 from mayfly.errors import Denied, Invalid, Missing
 from mayfly.guest.tree import Entry, Type, pack_entry
 from mayfly.units import show_size

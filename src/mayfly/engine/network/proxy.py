@@ -18,10 +18,10 @@ from ipaddress import ip_address
 
 from mayfly.engine import linux
 from mayfly.engine.forked import report
-from mayfly.engine.netns import Ids
+from mayfly.engine.network.netns import Ids
+from mayfly.engine.network.request import END_OF_HEAD, HEAD_LIMIT, Request, parse_request, refusal
+from mayfly.engine.network.rules import Address, Allowed, Network, is_listed, permitted
 from mayfly.engine.privileges import become
-from mayfly.engine.request import END_OF_HEAD, HEAD_LIMIT, Request, parse_request, refusal
-from mayfly.engine.rules import Address, Allowed, Network, is_listed, permitted
 from mayfly.errors import EXIT_AND_HTTP, Denied, Invalid, MayflyError, Quota, Unavailable
 
 log = logging.getLogger("mayfly.proxy")

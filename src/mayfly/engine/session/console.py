@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from mayfly.engine.job import Stdio
-from mayfly.engine.streams import Input, Output
-from mayfly.engine.terminal import Terminal, foreground, window_size
+from mayfly.engine.session.job import Stdio
+from mayfly.engine.session.streams import Input, Output
+from mayfly.engine.session.terminal import Terminal, foreground, window_size
 from mayfly.guest.framing import Stream
 
 

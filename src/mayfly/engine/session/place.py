@@ -14,8 +14,8 @@ from contextlib import suppress
 from enum import Enum
 from itertools import chain
 
-from mayfly.engine.openat import NAME_LIMIT, Refused, find, rename_new
-from mayfly.engine.snapshot import Seen, seen
+from mayfly.engine.session.openat import NAME_LIMIT, Refused, find, rename_new
+from mayfly.engine.session.snapshot import Seen, seen
 from mayfly.guest.tree import Type
 
 TEMPORARY = ".mayfly-"

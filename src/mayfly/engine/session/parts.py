@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mayfly.engine.console import Console
-from mayfly.engine.conversation import Conversation, Stage
-from mayfly.engine.ending import Ending
-from mayfly.engine.job import JobRequest
-from mayfly.engine.link import Link
-from mayfly.engine.loop import Loop
-from mayfly.engine.transfer import Transfer
+from mayfly.engine.session.console import Console
+from mayfly.engine.session.conversation import Conversation, Stage
+from mayfly.engine.session.ending import Ending
+from mayfly.engine.session.job import JobRequest
+from mayfly.engine.session.link import Link
+from mayfly.engine.session.loop import Loop
+from mayfly.engine.session.transfer import Transfer
 from mayfly.guest.framing import pack_message
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import select
 import signal
 
-from mayfly.engine.conversation import Stage
-from mayfly.engine.parts import Parts
-from mayfly.engine.signals import Insistence, Signals, short_name
+from mayfly.engine.session.conversation import Stage
+from mayfly.engine.session.parts import Parts
+from mayfly.engine.session.signals import Insistence, Signals, short_name
 
 INTERRUPT_KEY = b"\x03"
 _END_THE_COPY = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})

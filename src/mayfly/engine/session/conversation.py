@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from mayfly.engine.notes import printable
-from mayfly.engine.signals import parse_name
+from mayfly.engine.session.notes import printable
+from mayfly.engine.session.signals import parse_name
 from mayfly.guest.framing import (
     INITIAL_CREDIT,
     Frame,

@@ -21,8 +21,8 @@ from pathlib import Path
 from mayfly.command import run
 from mayfly.engine import linux
 from mayfly.engine.forked import Forked, forked, receive, report, wait_for_end
+from mayfly.engine.network.rules import DNS_ADDRESS, GUEST, UPLINK
 from mayfly.engine.privileges import drop_capabilities, map_own_ids, show_in_proc, unshare
-from mayfly.engine.rules import DNS_ADDRESS, GUEST, UPLINK
 from mayfly.errors import Failed, Unavailable
 
 TUN = "/dev/net/tun"

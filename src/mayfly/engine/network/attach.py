@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mayfly.engine import netns
 from mayfly.engine.forked import forked
-from mayfly.engine.netns import Blueprint, Ids
-from mayfly.engine.proxy import Gate, serve
-from mayfly.engine.rules import (
+from mayfly.engine.network import netns
+from mayfly.engine.network.netns import Blueprint, Ids
+from mayfly.engine.network.proxy import Gate, serve
+from mayfly.engine.network.rules import (
     DNS_ADDRESS,
     GUEST_ADDRESS,
     NEVER,

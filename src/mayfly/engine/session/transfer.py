@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mayfly.engine.job import Workdir
-from mayfly.engine.notes import Notes, Progress, printable
-from mayfly.engine.receive import Receiver
-from mayfly.engine.send import Source, open_tree, survey
+from mayfly.engine.session.job import Workdir
+from mayfly.engine.session.notes import Notes, Progress, printable
+from mayfly.engine.session.receive import Receiver
+from mayfly.engine.session.send import Source, open_tree, survey
 from mayfly.units import show_size
 
 BYTES_PER_S = 256 << 10

@@ -18,18 +18,18 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from mayfly.engine.console import Console
-from mayfly.engine.conversation import Conversation, Stage
-from mayfly.engine.deadlines import Deadlines
-from mayfly.engine.ending import Ending
-from mayfly.engine.interrupts import Interrupts
-from mayfly.engine.job import JobRequest, JobResult, Patience, Stdio, Workdir, pack_start
-from mayfly.engine.link import Link
-from mayfly.engine.loop import Loop
-from mayfly.engine.notes import Notes, printable
-from mayfly.engine.parts import Parts
-from mayfly.engine.signals import Signals
-from mayfly.engine.transfer import Transfer
+from mayfly.engine.session.console import Console
+from mayfly.engine.session.conversation import Conversation, Stage
+from mayfly.engine.session.deadlines import Deadlines
+from mayfly.engine.session.ending import Ending
+from mayfly.engine.session.interrupts import Interrupts
+from mayfly.engine.session.job import JobRequest, JobResult, Patience, Stdio, Workdir, pack_start
+from mayfly.engine.session.link import Link
+from mayfly.engine.session.loop import Loop
+from mayfly.engine.session.notes import Notes, printable
+from mayfly.engine.session.parts import Parts
+from mayfly.engine.session.signals import Signals
+from mayfly.engine.session.transfer import Transfer
 from mayfly.errors import RUN_FAILED
 from mayfly.guest.framing import NONCE_LENGTH, Frame, FrameError, Kind, Stream, pack
 from mayfly.guest.tree import TreeError

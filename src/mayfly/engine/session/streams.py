@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from mayfly.engine.terminal import foreground
+from mayfly.engine.session.terminal import foreground
 
 PIECE = 256 << 10
 """Bytes moved at once."""

@@ -1,0 +1,117 @@
+"""The one cold boot of a guest, before it becomes a template."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from mayfly.engine.control import Control
+from mayfly.engine.process import Process
+from mayfly.engine.template import Report
+from mayfly.engine.watch import PANIC, console_lines
+from mayfly.errors import Failed, MayflyError, Unavailable
+from mayfly.model import Image
+from mayfly.units import show_duration
+
+BOOT_LIMIT_S = 300.0
+SETTLE_LIMIT_S = 120.0
+CONSOLE_LINES = 2000
+"""How much of a boot's console is kept."""
+LOGIN_LIMIT_S = 60.0
+"""From the login prompt to the agent's greeting, when the boot itself is over."""
+HINT_LINES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booted:
+    """A guest that is up, and how long it took."""
+
+    hello: dict[str, Any]
+    boot_s: float
+    settled: str
+    samples: tuple[str, ...]
+    console: tuple[str, ...]
+    """What the serial console printed."""
+
+
+class Boot:
+    """A guest that is coming up, watched on its console."""
+
+    def __init__(self, process: Process, image: Image, report: Report) -> None:
+        self._process = process
+        self._image = image
+        self._report = report
+        self._began = time.monotonic()
+        self._login_at: float | None = None
+        self.console: list[str] = []
+
+    @property
+    def took_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def read_console(self) -> None:
+        """Take what the console printed since the last time."""
+        self.console.extend(console_lines(self._process.monitor))
+        del self.console[:-CONSOLE_LINES]
+
+    def look(self) -> None:
+        """Report progress; raises ``Failed`` when the guest can be seen to get nowhere."""
+        self._report(f"booting {self._image.name} once ({self.took_s:.0f} s)")
+        self.read_console()
+        if any(PANIC in line for line in self.console):
+            raise Failed("its kernel panicked while booting")
+        if self._process.has_ended():
+            raise Failed(f"QEMU ended: {self._process.said()}")
+        if self._login_at is None and any("login:" in line for line in self.console):
+            self._login_at = self.took_s
+        if self._login_at is not None and self.took_s - self._login_at > LOGIN_LIMIT_S:
+            raise Failed(
+                f"it showed a login prompt {LOGIN_LIMIT_S:.0f} s ago, but no agent was started: "
+                "it needs cloud-init, or Mayfly's start stub"
+            )
+
+
+def boot(process: Process, image: Image, report: Report) -> Booted:
+    """Wait until the guest is up, has settled, and is ready to be frozen.
+
+    Raises ``Failed`` with the last lines of its console.
+    """
+    watched = Boot(process, image, report)
+    control = Control(process.connect("control"), process.handle)
+    control.begin()
+    try:
+        hello = control.hello(timeout_s=BOOT_LIMIT_S, tick=watched.look)
+        boot_s = watched.took_s
+        report(f"{image.name} is up after {show_duration(boot_s)}; letting it settle")
+        settle = {"type": "settle", "timeout_s": SETTLE_LIMIT_S}
+        settled = control.request(settle, timeout_s=SETTLE_LIMIT_S + 30)
+        control.request({"type": "prepare"}, timeout_s=SETTLE_LIMIT_S)
+        sample = control.request({"type": "sample"})
+        watched.read_console()
+    except MayflyError as error:
+        console = watched.console or [process.said()]
+        raise boot_trouble(image.name, error, console) from error
+    finally:
+        control.close()
+    return Booted(
+        hello=hello,
+        boot_s=boot_s,
+        settled=str(settled.get("detail", ""))[:200],
+        samples=(str(sample.get("random")),),
+        console=tuple(watched.console),
+    )
+
+
+def boot_trouble(name: str, error: MayflyError, console: list[str]) -> MayflyError:
+    """Say what went wrong with a boot, with the last lines of the console as a hint."""
+    lines = [line.strip()[:160] for line in console if line.strip()][-HINT_LINES:]
+    hint = "the last lines of its console:\n  " + "\n  ".join(lines)
+    if isinstance(error, Unavailable):
+        return Failed(
+            f"'{name}' did not come up within {BOOT_LIMIT_S:.0f} s: {error.message}; "
+            "it needs cloud-init, or Mayfly's start stub, and a serial console",
+            hint=hint,
+        )
+    return Failed(f"'{name}' did not become a template: {error.message}", hint=hint)

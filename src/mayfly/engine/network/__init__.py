@@ -1,0 +1,1 @@
+"""What a machine can reach: a namespace of its own, rules, a proxy."""
