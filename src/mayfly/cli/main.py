@@ -106,6 +106,9 @@ def main() -> None:
         code = INTERRUPTED
     except click.ClickException as error:
         error.show()
+        if running and isinstance(error, click.NoSuchOption):
+            example = "mayfly run IMAGE -- ls -l"
+            click.echo(f"  hint: write -- before the job's own command: {example}", err=True)
         code = RUN_FAILED if running else error.exit_code
     except MayflyError as error:
         show_error(error)

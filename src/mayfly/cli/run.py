@@ -135,6 +135,8 @@ def _outcome(steps: Steps, reason: str) -> Outcome:
 
 
 def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
+    if options.status_file:
+        check_status_file(Path(options.status_file))
     paths, settings = load()
     image = catalogue_of(paths).find(options.image)
     check(image)
@@ -155,6 +157,13 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
         label=label,
     )
     return run_one(engine, image, job, steps)
+
+
+def check_status_file(path: Path) -> None:
+    """Refuse, before anything starts, a file that could not be written at the end."""
+    there = path if path.exists() else path.absolute().parent
+    if not os.access(there, os.W_OK) or path.is_dir():
+        raise Invalid(f"--status-file {path}: it cannot be written")
 
 
 def _say_once(paths: Paths, progress: Progress, text: str) -> None:

@@ -90,6 +90,11 @@ def template_for(engine: Engine, image: Image, shape: Shape, report: Report) -> 
 def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
     reap(engine.paths.machines, time.time())
     steps.mark("clean-up")
+    if job.request.workdir is not None:
+        from mayfly.engine.session.send import check_workdir  # noqa: PLC0415 - not for every run
+
+        # Before a template is made for it: a directory that is too large is soon said to be.
+        check_workdir(job.request.workdir)
     template = template_for(engine, image, job.spec.shape, steps.report)
     steps.mark("template")
     steps.phase = "start"

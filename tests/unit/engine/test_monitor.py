@@ -57,7 +57,7 @@ def pair() -> Iterator[tuple[Monitor, Peer]]:
 def hasty() -> Iterator[tuple[Monitor, Peer]]:
     """The same with a monitor that does not wait long."""
     ours, theirs = socket.socketpair()
-    with Monitor(ours, timeout_s=0.05) as monitor, theirs:
+    with Monitor(ours, timeout_s=0.3) as monitor, theirs:
         yield monitor, Peer(theirs)
 
 

@@ -10,15 +10,18 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from mayfly.engine import watch as watch_module
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
-from mayfly.engine.watch import CONSOLE_LOG, Watch, console_lines, save_console
-from mayfly.errors import Failed
+from mayfly.engine.session.job import JobResult
+from mayfly.engine.watch import CONSOLE_LOG, Watch, console_lines, explained, save_console
+from mayfly.errors import RUN_FAILED, Failed
+from mayfly.model import Who
 
 PATIENCE_S = 20.0
 
@@ -189,6 +192,84 @@ def test_an_end_just_before_the_stop_is_noticed(both: tuple[FakeQemu, Process]) 
     watch.start()
     watch.stop()
     assert watch.reason == "its QEMU ended (killed?)"
+
+
+# --- the agent -----------------------------------------------------------------------------------
+
+
+def port_closes(qemu: FakeQemu, port: str = "psession") -> None:
+    qemu.tell("VSERPORT_CHANGE", id=port, open=False)
+
+
+@pytest.mark.parametrize("port", ["pcontrol", "psession"])
+def test_a_machine_without_its_agent_has_ended(
+    watched: tuple[FakeQemu, Watch], monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    monkeypatch.setattr(watch_module, "AGENT_GRACE_S", 0.05)
+    qemu, watch = watched
+    port_closes(qemu, port)
+    assert reason(watch) == watch_module.AGENT_GONE
+
+
+def test_what_qemu_says_soon_after_is_the_better_reason(
+    watched: tuple[FakeQemu, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "AGENT_GRACE_S", PATIENCE_S)
+    qemu, watch = watched
+    port_closes(qemu)
+    qemu.tell("SHUTDOWN", guest=True, reason="guest-reset")
+    assert reason(watch) == "it rebooted"
+
+
+def test_a_port_that_opens_or_is_not_the_agents_means_nothing(
+    watched: tuple[FakeQemu, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "AGENT_GRACE_S", 0)
+    qemu, watch = watched
+    qemu.tell("VSERPORT_CHANGE", id="psession", open=True)
+    port_closes(qemu, "pshare")
+    qemu.tell("SHUTDOWN", guest=True, reason="guest-shutdown")
+    assert reason(watch) == "it was powered off from inside"
+
+
+# --- what is made of it --------------------------------------------------------------------------
+
+BROKEN = JobResult(code=125, phase="job", who=Who.MAYFLY, reason="port closed", warnings=("w",))
+
+
+def test_the_reason_seen_from_outside_is_the_better_one(
+    watched: tuple[FakeQemu, Watch],
+) -> None:
+    qemu, watch = watched
+    qemu.tell("SHUTDOWN", guest=True, reason="guest-reset")
+    result = explained(BROKEN, watch)
+    assert (result.code, result.who, result.phase) == (RUN_FAILED, Who.MAYFLY, "job")
+    assert result.reason == "the machine ended before the job did: it rebooted"
+    assert result.warnings == ("w",)
+
+
+def test_a_full_disk_is_the_sites_doing(watched: tuple[FakeQemu, Watch]) -> None:
+    qemu, watch = watched
+    qemu.tell("BLOCK_IO_ERROR", nospace=True)
+    assert reason(watch)
+    assert explained(BROKEN, watch).who is Who.SITE
+
+
+def test_the_end_of_the_job_is_the_jobs_whatever_came_then(
+    watched: tuple[FakeQemu, Watch],
+) -> None:
+    qemu, watch = watched
+    qemu.tell("SHUTDOWN", guest=True, reason="guest-reset")
+    assert reason(watch)
+    own = replace(BROKEN, who=Who.JOB, code=3)
+    assert explained(own, watch) == own
+
+
+def test_without_a_reason_the_result_stands(
+    watched: tuple[FakeQemu, Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "REASON_S", 0.01)
+    assert explained(BROKEN, watched[1]) == BROKEN
 
 
 # --- console -------------------------------------------------------------------------------------
