@@ -18,6 +18,8 @@ from mayfly.errors import Invalid
 from mayfly.model import NetworkMode
 from mayfly.units import MIB, parse_size
 
+UID_LEAST, UID_MOST = 100_000, (1 << 31) - (1 << 17)
+"""Where the uids of machines may begin: above those of people, below those that mean nobody."""
 SYSTEM_CONFIG = Path("/etc/mayfly/config.toml")
 SYSTEM_IMAGES = Path("/var/lib/mayfly/images")
 CHOICES = {"network": [mode.value for mode in NetworkMode], "accelerator": ["auto", "kvm", "tcg"]}
@@ -145,6 +147,8 @@ def _typed(file: Path, key: str, value: object, wanted: type) -> object:
         raise Invalid(f"{file}: '{key}' must be {_KINDS[wanted]}, not {value!r}")
     if wanted is int and not 0 < int(str(value)) < 1 << 32:
         raise Invalid(f"{file}: '{key}' must be positive, not {value!r}")
+    if key == "uid_first" and not UID_LEAST <= int(str(value)) <= UID_MOST:
+        raise Invalid(f"{file}: 'uid_first' must be from {UID_LEAST} to {UID_MOST}, not {value!r}")
     if key in CHOICES and value not in CHOICES[key]:
         raise Invalid(f"{file}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value

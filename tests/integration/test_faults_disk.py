@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,6 @@ from tests.integration.faults import (
     assert_nothing_left,
     assert_sentence,
     run_job,
-    started,
 )
 from tests.integration.waiting import wait_until
 
@@ -151,7 +149,10 @@ def test_memory_that_is_cut_while_it_is_held(own_cli: Cli) -> None:
 # --- no room -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", ["size=128k", "nr_inodes=1", "nr_inodes=2", "nr_inodes=4", "size=4k", "size=208k", "size=220k"])
+@pytest.mark.parametrize(
+    "options",
+    ["size=128k", "nr_inodes=1", "nr_inodes=2", "nr_inodes=4", "size=4k", "size=208k", "size=220k"],
+)
 def test_no_room_for_a_clone(own_cli: Cli, small_disk: Mount, options: str) -> None:
     small_disk(own_cli.home / "state/machines", options)
     ended = run_job(own_cli, "--", "true")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mayfly import __version__
+from mayfly.cli.output import plain
 from mayfly.errors import RUN_FAILED, MayflyError, exit_status
 
 COMMANDS = {
@@ -88,9 +89,9 @@ def _name_variables(command: click.Command, prefix: str) -> None:
 
 def show_error(error: MayflyError) -> None:
     """Print what went wrong and what to do next."""
-    click.echo(f"mayfly: {error.message}", err=True)
+    click.echo(f"mayfly: {plain(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {plain(error.hint)}", err=True)
 
 
 def main() -> None:

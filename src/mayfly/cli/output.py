@@ -58,6 +58,11 @@ def _terminal_columns() -> int:
     return shutil.get_terminal_size().columns
 
 
+def plain(text: str) -> str:
+    """Give text without control characters: a guest's words could play tricks with a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def print_json(value: Any) -> None:
     """Print a value for scripts."""
     click.echo(json.dumps(value, indent=2, sort_keys=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mayfly.cli.output import Progress
+from mayfly.cli.output import Progress, plain
 from mayfly.config import Paths, Settings
 from mayfly.engine.caller import (
     account_of_caller,
@@ -115,6 +116,10 @@ def run(**typed: object) -> None:
     except MayflyError as error:
         reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
         outcome = _outcome(steps, reason)
+    except OSError as error:
+        # A full disk or missing right, somewhere that nothing else looked after.
+        who = Who.SITE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Who.MAYFLY
+        outcome = _outcome(steps, f"the host refused: {error}", who=who)
     except KeyboardInterrupt:
         outcome = Outcome(
             phase=steps.phase, who=Who.JOB, code=130, reason="interrupted", machine=steps.machine
@@ -124,10 +129,10 @@ def run(**typed: object) -> None:
     sys.exit(outcome.code)
 
 
-def _outcome(steps: Steps, reason: str) -> Outcome:
+def _outcome(steps: Steps, reason: str, *, who: Who = Who.MAYFLY) -> Outcome:
     return Outcome(
         phase=steps.phase,
-        who=Who.MAYFLY,
+        who=who,
         code=RUN_FAILED,
         reason=reason,
         machine=steps.machine,
@@ -296,7 +301,7 @@ def not_copied(path: Path, account: Account) -> str:
 def _tell(options: Options, outcome: Outcome, steps: Steps) -> None:
     if outcome.phase != "done":
         # The job's own end speaks for itself; anything else needs words.
-        click.echo(f"mayfly: {outcome.reason}", err=True)
+        click.echo(f"mayfly: {plain(outcome.reason)}", err=True)
     if options.timings and len(steps.marks) > 1:
         pairs = zip(steps.marks, steps.marks[1:], strict=False)
         words = [f"{name} {show_duration(at - before)}" for (_, before), (name, at) in pairs]

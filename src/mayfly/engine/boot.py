@@ -9,8 +9,8 @@ from typing import Any
 from mayfly.engine.control import Control
 from mayfly.engine.process import Process
 from mayfly.engine.template import Report
-from mayfly.engine.watch import PANIC, console_lines
-from mayfly.errors import Failed, MayflyError, Unavailable
+from mayfly.engine.watch import PANIC, Signs, console_lines
+from mayfly.errors import Failed, MayflyError, Quota, Unavailable
 from mayfly.model import Image
 from mayfly.units import show_duration
 
@@ -21,6 +21,7 @@ CONSOLE_LINES = 2000
 LOGIN_LIMIT_S = 60.0
 """From the login prompt to the agent's greeting, when the boot itself is over."""
 HINT_LINES = 8
+FREE_SOME = "free some space, or set MAYFLY_HOME to a directory on a roomier disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Boot:
         self._process = process
         self._image = image
         self._report = report
+        self._signs = Signs(process)
         self._began = time.monotonic()
         self._login_at: float | None = None
         self.console: list[str] = []
@@ -56,10 +58,15 @@ class Boot:
         self.console.extend(console_lines(self._process.monitor))
         del self.console[:-CONSOLE_LINES]
 
+    def check(self) -> None:
+        """Read the console; raises ``Quota`` or ``Failed`` when the machine ended."""
+        self.read_console()
+        self._signs.check()
+
     def look(self) -> None:
         """Report progress; raises ``Failed`` when the guest can be seen to get nowhere."""
         self._report(f"booting {self._image.name} once ({self.took_s:.0f} s)")
-        self.read_console()
+        self.check()
         if any(PANIC in line for line in self.console):
             raise Failed("its kernel panicked while booting")
         if self._process.has_ended():
@@ -79,7 +86,7 @@ def boot(process: Process, image: Image, report: Report) -> Booted:
     Raises ``Failed`` with the last lines of its console.
     """
     watched = Boot(process, image, report)
-    control = Control(process.connect("control"), process.handle)
+    control = Control(process.connect("control"), process.handle, tick=watched.check)
     control.begin()
     try:
         hello = control.hello(timeout_s=BOOT_LIMIT_S, tick=watched.look)
@@ -108,6 +115,8 @@ def boot_trouble(name: str, error: MayflyError, console: list[str]) -> MayflyErr
     """Say what went wrong with a boot, with the last lines of the console as a hint."""
     lines = [line.strip()[:160] for line in console if line.strip()][-HINT_LINES:]
     hint = "the last lines of its console:\n  " + "\n  ".join(lines)
+    if isinstance(error, Quota):
+        return Quota(f"'{name}' did not become a template: {error.message}", hint=FREE_SOME)
     if isinstance(error, Unavailable):
         return Failed(
             f"'{name}' did not come up within {BOOT_LIMIT_S:.0f} s: {error.message}; "

@@ -26,13 +26,17 @@ ANSWER_LIMIT = 1 << 20
 HELLO_LIMIT_S = 60.0
 TICK_S = 1.0
 
+Tick = Callable[[], None]
+"""Called about every second of a wait; may raise to end it."""
+
 
 class Control:
     """A conversation with the agent; ``gone`` is a descriptor that is readable when QEMU ended."""
 
-    def __init__(self, connection: socket.socket, gone: int) -> None:
+    def __init__(self, connection: socket.socket, gone: int, *, tick: Tick | None = None) -> None:
         self._socket = connection
         self._gone = gone
+        self._tick = tick
         self._parser = Parser(message_limit=ANSWER_LIMIT)
         self._nonce = b""
         self._frames: list[Frame] = []
@@ -47,8 +51,8 @@ class Control:
         self._nonce = os.urandom(NONCE_LENGTH)
         self._send(pack_sync(self._nonce))
 
-    def hello(self, *, timeout_s: float, tick: Callable[[], None] | None = None) -> dict[str, Any]:
-        """Wait for the agent's greeting, calling ``tick`` about every second.
+    def hello(self, *, timeout_s: float, tick: Tick | None = None) -> dict[str, Any]:
+        """Wait for the agent's greeting, calling ``tick``, if not the usual one, meanwhile.
 
         Raises ``Unavailable`` when none came in time, ``Failed`` when it speaks another protocol.
         """
@@ -74,7 +78,7 @@ class Control:
         """Wait for the answer to a request; raises ``Failed`` with the agent's reason."""
         deadline = time.monotonic() + timeout_s
         while True:
-            message = self._next(deadline, what, None).message
+            message = self._next(deadline, what).message
             if message.get("id") == number:
                 break
         if message.get("type") != "ok":
@@ -92,7 +96,8 @@ class Control:
         except OSError as error:
             raise Failed(f"the machine's control port is closed: {error.strerror}") from error
 
-    def _next(self, deadline: float, what: str, tick: Callable[[], None] | None) -> Frame:
+    def _next(self, deadline: float, what: str, tick: Tick | None = None) -> Frame:
+        tick = tick or self._tick
         while not self._frames:
             remaining = deadline - time.monotonic()
             if remaining <= 0:

@@ -41,6 +41,12 @@ def choose_accelerator(qemu: Qemu, settings: Settings, cache: Path, kernels: lis
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         word = "may not be opened by this user" if os.path.exists(DEVICE) else "is not there"
         return Verdict(accelerator="tcg", reason=f"{DEVICE} {word}")
+    if os.geteuid() == 0 and os.stat(DEVICE).st_mode & 0o066 == 0:
+        word = "is for root alone, and machines run as other users (chmod 0660, group kvm)"
+        return Verdict(accelerator="tcg", reason=f"{DEVICE} {word}")
+    if qemu.root:
+        word = "a QEMU in a tree of its own; the setting 'accelerator' decides"
+        return Verdict(accelerator="tcg", reason=f"KVM cannot be proved with {word}")
     release = os.uname().release
     file = cache / "probe" / f"kvm-{qemu.identity}-{release}.json"
     try:
@@ -63,7 +69,7 @@ def _try(qemu: Qemu, kernel: Path) -> Verdict:
         return Verdict(accelerator="kvm", reason="a guest booted under KVM")
     return Verdict(
         accelerator="tcg",
-        reason=f"{DEVICE} opens, but a guest did not boot under KVM in {PATIENCE_S:.0f} s",
+        reason=f"{DEVICE} opens, but a guest did not boot under KVM",
     )
 
 

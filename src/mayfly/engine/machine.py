@@ -18,7 +18,7 @@ from mayfly.engine.argv import NO_NETWORK, Drive, Plan
 from mayfly.engine.control import Control
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
-from mayfly.engine.records import Place, Record, new_place, slot
+from mayfly.engine.records import Place, Record, new_place, no_room, slot
 from mayfly.engine.renewal import Identity, check_renewed, renew_request
 from mayfly.engine.template import (
     AGENT,
@@ -30,8 +30,8 @@ from mayfly.engine.template import (
     open_file,
     open_memory,
 )
-from mayfly.engine.watch import save_console
-from mayfly.errors import Failed, Quota
+from mayfly.engine.watch import Signs, save_console
+from mayfly.errors import Failed
 from mayfly.model import Account, Image, State
 
 RESTORE_LIMIT_S = 60.0
@@ -102,11 +102,14 @@ class Machine:
         return self.process.connect("session")
 
     def keep(self, reason: str, expires_at: float) -> None:
-        """Stop its CPUs and leave it, to be looked at later."""
+        """Stop its CPUs and leave it, to be looked at later; when this raises, it does not stay."""
         self.process.monitor.call("stop")
-        save_console(self.process.monitor, self.place.path)
-        self.record = records.keep(self.record, reason=reason, expires_at=expires_at)
-        self.place.write(self.record)
+        with contextlib.suppress(OSError):
+            save_console(self.process.monitor, self.place.path)
+        kept = records.keep(self.record, reason=reason, expires_at=expires_at)
+        self.place.write(kept)
+        # Only from here on: what could not be written down must not stay.
+        self.record = kept
         self.control.close()
         self.process.let_go()
         self.place.release()
@@ -147,16 +150,19 @@ def start_machine(
         process, record = _spawn(engine, template, image, order, (place, record, memory_fd))
         order.meanwhile()
         process.ready()
-        control = Control(process.connect("control"), process.handle)
+        tick = Signs(process).check
+        control = Control(process.connect("control"), process.handle, tick=tick)
         control.begin()
         _restore(process.monitor, template)
         machine = Machine(process, control, record, place)
         _renew(machine, template)
-    except BaseException:
+    except BaseException as error:
         if process is not None:
             process.kill()
             process.let_go()
         place.remove()
+        if isinstance(error, OSError):
+            raise no_room(place.path, error) from error
         raise
     return machine
 
@@ -224,10 +230,7 @@ def _empty_layer(template: Template, place: Place) -> Path:
     try:
         shutil.copyfile(template.path / EMPTY, layer)
     except OSError as error:
-        raise Quota(
-            f"cannot make a disk for the machine in {place.path}: {error.strerror}",
-            hint="free some space there",
-        ) from error
+        raise no_room(place.path, error) from error
     return layer
 
 

@@ -149,8 +149,14 @@ def hold(directory: Path, fd: int, *, title: str, hours: int) -> None:
 def write_holder(directory: Path, holder: Holder) -> None:
     """Write down who holds the memory of the template in ``directory``."""
     fresh = directory / f".{HOLDER}.{os.getpid()}"
-    fresh.write_text(json.dumps(asdict(holder)))
-    fresh.replace(directory / HOLDER)
+    try:
+        fresh.write_text(json.dumps(asdict(holder)))
+        fresh.replace(directory / HOLDER)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise Quota(
+            f"cannot write to {directory}: {error.strerror}", hint="free some space there"
+        ) from error
 
 
 def read_holder(directory: Path) -> Holder | None:

@@ -14,7 +14,7 @@ from mayfly.engine.records import reap
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.engine.template import Engine, Template, check_fits, find_template
 from mayfly.engine.watch import Watch, explained
-from mayfly.errors import RUN_FAILED, MayflyError
+from mayfly.errors import RUN_FAILED, MayflyError, Quota
 from mayfly.model import (
     Account,
     Image,
@@ -68,7 +68,7 @@ def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
         reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
         return Outcome(
             phase=steps.phase,
-            who=Who.MAYFLY,
+            who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
             code=RUN_FAILED,
             reason=reason,
             machine=steps.machine,
@@ -176,19 +176,26 @@ def _settle(engine: Engine, machine: Machine, job: Job, result: JobResult, steps
     for warning in result.warnings:
         steps.note(warning)
     if job.keep_on_failure and result.code != 0 and not machine.process.has_ended():
-        hours = engine.settings.keep_hours
-        machine.keep(result.reason or f"exit status {result.code}", time.time() + hours * 3600)
-        name = machine.record.id
-        steps.note(
-            f"failed: machine {name} is kept, stopped, for {hours} h; "
-            f"'mayfly machine ssh {name}' enters it, 'mayfly machine delete {name}' removes it"
-        )
+        try:
+            steps.note(_keep(engine, machine, result))
+        except MayflyError as error:
+            steps.note(f"the machine could not be kept: {error.message}")
     return Outcome(
         phase=result.phase,
         who=result.who,
         code=result.code,
         reason=result.reason,
         machine=machine.record.id,
+    )
+
+
+def _keep(engine: Engine, machine: Machine, result: JobResult) -> str:
+    hours = engine.settings.keep_hours
+    machine.keep(result.reason or f"exit status {result.code}", time.time() + hours * 3600)
+    name = machine.record.id
+    return (
+        f"failed: machine {name} is kept, stopped, for {hours} h; "
+        f"'mayfly machine ssh {name}' enters it, 'mayfly machine delete {name}' removes it"
     )
 
 

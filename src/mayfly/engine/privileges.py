@@ -18,7 +18,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_USER_NAMESPACES = {
+USER_NAMESPACES = {
     "kernel/unprivileged_userns_clone": ("0", "1"),
     "kernel/apparmor_restrict_unprivileged_userns": ("1", "0"),
     "user/max_user_namespaces": ("0", "15000"),
@@ -45,7 +45,7 @@ def unshare(flags: int) -> None:
 
 def namespace_hint(sysctls: Path) -> str:
     """Give the command that permits user namespaces, judged by the kernel's settings."""
-    for name, (forbids, permits) in _USER_NAMESPACES.items():
+    for name, (forbids, permits) in USER_NAMESPACES.items():
         file = sysctls / name
         if file.exists() and file.read_text().strip() == forbids:
             return f"sudo sysctl -w {name.replace('/', '.')}={permits}"

@@ -17,6 +17,7 @@ from mayfly.engine.argv import PORTS, Plan, qemu_argv
 from mayfly.engine.launch import Isolation, launch
 from mayfly.engine.linux import start_time
 from mayfly.engine.monitor import Monitor
+from mayfly.engine.privileges import USER_NAMESPACES
 from mayfly.engine.probe import Qemu
 from mayfly.engine.records import Place, Record
 from mayfly.errors import Failed, MayflyError, Unavailable
@@ -133,9 +134,9 @@ def namespaces_work() -> bool:
     """Tell whether this user may make namespaces here."""
     if os.geteuid() == 0:
         return True
-    for name in ("kernel/unprivileged_userns_clone", "user/max_user_namespaces"):
-        with contextlib.suppress(OSError, ValueError):
-            if int(Path(f"/proc/sys/{name}").read_text()) == 0:
+    for name, (forbids, _) in USER_NAMESPACES.items():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/sys/{name}").read_text().strip() == forbids:
                 return False
     return True
 

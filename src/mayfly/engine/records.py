@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.engine.linux import start_time
-from mayfly.errors import Conflict, Failed, Missing
+from mayfly.errors import Conflict, Failed, Missing, Quota
 from mayfly.model import State
 
 RECORD_FORMAT = 1
@@ -65,11 +65,14 @@ class Place:
         self._lock = lock
 
     def write(self, record: Record) -> None:
-        """Write the record, whole or not at all."""
+        """Write the record, whole or not at all; raises ``Quota`` when there is no room."""
         text = json.dumps({"format": RECORD_FORMAT, **asdict(record)})
         fresh = self.path / f"{RECORD}.new"
-        fresh.write_text(text)
-        fresh.replace(self.path / RECORD)
+        try:
+            fresh.write_text(text)
+            fresh.replace(self.path / RECORD)
+        except OSError as error:
+            raise no_room(self.path, error) from error
 
     def release(self) -> None:
         """Leave the machine as it is: it looks after itself now."""
@@ -84,9 +87,27 @@ class Place:
         os.close(self._lock)
 
 
+def no_room(place: Path, error: OSError) -> Quota:
+    """Say that a machine's files cannot be made."""
+    return Quota(
+        f"cannot make the files of a machine in {place}: {error.strerror}",
+        hint="free some space there, or set MAYFLY_HOME to a roomier disk of yours",
+    )
+
+
 def new_place(machines: Path) -> tuple[str, Place]:
-    """Make and lock a directory for a new machine; gives its id."""
-    machines.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Make and lock a directory for a new machine; gives its id.
+
+    Raises ``Quota`` when there is no room.
+    """
+    try:
+        machines.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _new_place(machines)
+    except OSError as error:
+        raise no_room(machines, error) from error
+
+
+def _new_place(machines: Path) -> tuple[str, Place]:
     while True:
         name = "".join(secrets.choice(ID_ALPHABET) for _ in range(8))
         unnamed = machines / f".new-{name}"
@@ -135,9 +156,9 @@ def read_record(path: Path) -> Record:
         stored: Any = json.loads((path / RECORD).read_text())
         if not isinstance(stored, dict):
             raise Failed(f"{path / RECORD} is no record")
-        if stored.pop("format") != RECORD_FORMAT:
-            raise Failed(f"{path / RECORD} was written by another version of Mayfly")
-        return Record(**{**stored, "state": State(stored["state"])})
+        # A later version may have added to it: what is known must be there, the rest is left out.
+        known = {name: stored[name] for name in Record.__slots__ if name in stored}
+        return Record(**{**known, "state": State(stored["state"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failed(f"cannot read {path / RECORD}: {error}") from error
 

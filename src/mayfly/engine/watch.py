@@ -14,7 +14,7 @@ from typing import Self
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
 from mayfly.engine.session.job import JobResult
-from mayfly.errors import RUN_FAILED, MayflyError
+from mayfly.errors import RUN_FAILED, Failed, MayflyError, Quota
 from mayfly.model import Who
 
 PANIC = "Kernel panic"
@@ -27,67 +27,33 @@ REASON_S = 1.0
 AGENT_GONE = "the agent in it was killed, or the guest is shutting down"
 
 
-class Watch:
-    """Reads a machine's monitor in a thread; ``fd`` becomes readable when the machine ended.
-
-    Between ``start`` and ``stop`` nobody else may use the monitor.
-    """
+class Signs:
+    """What QEMU's events say about the end of its machine; only one thread at a time may look."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self.reason = ""
         """Why the machine ended, for people; empty while it runs."""
         self.host_full = False
         """Whether it was stopped because the host had no room for its disk."""
         self._agent_gone_at: float | None = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def look(self) -> None:
+        """Read what has arrived; raises ``Failed`` when QEMU is gone."""
+        for event in self._process.monitor.events():
+            if not self.reason:
+                self._note(event.get("event", ""), event.get("data", {}))
+        if self.patience_s() == 0:
+            self.reason = self.reason or AGENT_GONE
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
-
-    def has_reason(self, *, within_s: float) -> bool:
-        """Tell whether the machine ended, or ends within a moment."""
-        return bool(select.select([self.fd], [], [], within_s)[0])
-
-    def stop(self) -> None:
-        """Stop watching; the monitor is free again."""
-        os.eventfd_write(self._stop, 1)
-        self._thread.join()
-        os.close(self._stop)
-        os.close(self.fd)
-
-    def _run(self) -> None:
-        monitor = self._process.monitor
-        watched = [monitor.fileno(), self._process.handle, self._stop]
-        ready: list[int] = []
-        try:
-            while True:
-                # Looked at before each wait: an event may have come along with an answer.
-                for event in monitor.events():
-                    if not self.reason:
-                        self._note(event.get("event", ""), event.get("data", {}))
-                patience = self._patience()
-                if patience == 0:
-                    self.reason = self.reason or AGENT_GONE
-                if self.reason or self._stop in ready:
-                    break
-                ready = select.select(watched, [], [], patience)[0]
-        except MayflyError:
-            self.reason = f"its QEMU ended{self._last_words()}"
+    def check(self) -> None:
+        """Look; raises ``Quota`` or ``Failed`` when the machine ended."""
+        self.look()
         if self.reason:
-            os.eventfd_write(self.fd, 1)
+            raise (Quota if self.host_full else Failed)(f"the machine ended: {self.reason}")
 
-    def _patience(self) -> float | None:
+    def patience_s(self) -> float | None:
+        """Give for how long nothing need be looked at unless an event arrives."""
         if self._agent_gone_at is None:
             return None
         return max(0, self._agent_gone_at + AGENT_GRACE_S - time.monotonic())
@@ -114,6 +80,68 @@ class Watch:
                 return f"its kernel panicked: {line[line.index(PANIC) :][:160]}"
         words = {"guest-reset": "it rebooted", "guest-shutdown": "it was powered off from inside"}
         return words.get(cause, f"it shut down ({cause})")
+
+
+class Watch:
+    """Looks for signs in a thread; ``fd`` becomes readable when the machine ended.
+
+    Between ``start`` and ``stop`` nobody else may use the monitor.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._signs = Signs(process)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def reason(self) -> str:
+        """Why the machine ended, for people; empty while it runs."""
+        return self._signs.reason
+
+    @property
+    def host_full(self) -> bool:
+        """Whether it was stopped because the host had no room for its disk."""
+        return self._signs.host_full
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def has_reason(self, *, within_s: float) -> bool:
+        """Tell whether the machine ended, or ends within a moment."""
+        return bool(select.select([self.fd], [], [], within_s)[0])
+
+    def stop(self) -> None:
+        """Stop watching; the monitor is free again."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        os.close(self._stop)
+        os.close(self.fd)
+
+    def _run(self) -> None:
+        signs = self._signs
+        watched = [self._process.monitor.fileno(), self._process.handle, self._stop]
+        ready: list[int] = []
+        try:
+            while True:
+                # Before each wait: an event may have come along with an answer.
+                signs.look()
+                if signs.reason or self._stop in ready:
+                    break
+                ready = select.select(watched, [], [], signs.patience_s())[0]
+        except MayflyError:
+            signs.reason = signs.reason or f"its QEMU ended{self._last_words()}"
+        if signs.reason:
+            os.eventfd_write(self.fd, 1)
 
     def _last_words(self) -> str:
         lines = self._process.said().splitlines()

@@ -103,7 +103,7 @@ def make_disk(
         argv,
         timeout_s=_TIMEOUT_S,
         on_line=partial(_tell, report),
-        env=_environment(),
+        env=_environment(place),
         pass_fds=(place.lock,),
     )
     report("file system", None)
@@ -126,9 +126,10 @@ def _tell(report: Report, line: str) -> None:
         report("packages", fraction)
 
 
-def _environment() -> dict[str, str]:
+def _environment(place: Scratch) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
-    return {**kept, "PATH": _PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    fixed = {"PATH": _PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    return {**kept, **fixed, "TMPDIR": str(place.private)}
 
 
 def make_file_system(disk: Path, layout: Layout, place: Scratch) -> None:
@@ -142,7 +143,7 @@ def make_file_system(disk: Path, layout: Layout, place: Scratch) -> None:
         follow(
             in_namespace(argv),
             timeout_s=_TIMEOUT_S,
-            env=_environment(),
+            env=_environment(place),
             pass_fds=(file.fileno(), place.lock),
         )
 

@@ -112,9 +112,6 @@ UNREADABLE = {
     "text": b'"record"',
     "null": b"null",
     "number": b"17",
-    "later": json.dumps({**GOOD, "format": 2}).encode(),
-    "unmarked": json.dumps({k: v for k, v in GOOD.items() if k != "format"}).encode(),
     "less": json.dumps({k: v for k, v in GOOD.items() if k != "image"}).encode(),
-    "more": json.dumps({**GOOD, "colour": 1}).encode(),
     "state": json.dumps({**GOOD, "state": "flying"}).encode(),
 }

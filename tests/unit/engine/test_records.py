@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,13 @@ def test_what_is_no_record_is_told_by_its_name(tmp_path: Path, how: str) -> None
         file.write_bytes(UNREADABLE[how])
     with pytest.raises(Failed, match=str(file)):
         read_record(tmp_path)
+
+
+def test_a_record_of_a_later_version_still_names_its_machine(tmp_path: Path) -> None:
+    written = a_record(pid=4711, started=99)
+    later = {**asdict(written), "format": 2, "colour": "blue"}
+    (tmp_path / RECORD).write_text(json.dumps(later))
+    assert read_record(tmp_path) == written
 
 
 def test_machines_are_listed_oldest_first_without_the_unreadable(tmp_path: Path) -> None:
