@@ -117,9 +117,10 @@ def _kill_half(setting: Setting, chance: random.Random) -> int:
         time.sleep(LOOK_S)
         for attempt in _ended(setting, running):
             killed += attempt.killed
-            if attempt.victim and not attempt.killed and None in victims:
+            if attempt.victim and not attempt.killed:
                 # It ended before its moment: another dies for it.
-                victims[victims.index(None)] = attempt.victim
+                spared = victims.index(None) if None in victims else len(victims)
+                victims[spared : spared + 1] = [attempt.victim]
     return killed
 
 

@@ -13,6 +13,16 @@ from bench.setting import IMAGE, Setting
 MIB = 1 << 20
 LINE = "Every job gets a machine of its own, for as long as the job lives\n"
 """Not all zero, and cheap to make in the machine."""
+PIECE_MIB = 16
+"""The machine makes so much of it once, and sends it again and again."""
+OUT = f"""\
+yes "$1" | head -c {PIECE_MIB}M > /tmp/piece
+for number in $(seq "$2"); do
+    set -- "$@" /tmp/piece
+done
+shift 2
+exec cat "$@"
+"""
 RANDOM_MIB = 64
 GOAL_MIB_S = 40
 RUN = ("run", IMAGE, "--no-workdir", "--")
@@ -52,8 +62,8 @@ def _passes(setting: Setting, name: str, measure: Callable[[], float]) -> list[f
 def _out(setting: Setting, size: int, expected: str) -> float:
     target = os.memfd_create("bench-out")
     try:
-        job = ("sh", "-c", f"yes '{LINE.strip()}' | head -c {size}")
-        with setting.children.done(setting.start(*RUN, *job, stdout=target)) as child:
+        words = ("sh", "-c", OUT, "sh", LINE.strip(), str(size // (PIECE_MIB * MIB)))
+        with setting.children.done(setting.start(*RUN, *words, stdout=target)) as child:
             seconds = child.seconds
         if checksum(target) != expected:
             raise BenchError(
@@ -89,8 +99,8 @@ def _echo(setting: Setting, source: int) -> None:
 
 
 def _pattern(size: int) -> bytes:
-    line = LINE.encode()
-    return (line * (size // len(line) + 1))[:size]
+    line, piece = LINE.encode(), PIECE_MIB * MIB
+    return (line * (piece // len(line) + 1))[:piece] * (size // piece)
 
 
 def _memory(content: bytes) -> int:

@@ -124,6 +124,20 @@ def started(cli: Cli, *words: str, cwd: Path | None = None) -> Iterator[Started]
             process.communicate()
 
 
+@contextlib.contextmanager
+def making_template(cli: Cli) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a run that has to make a template first, and wait until that boots."""
+    process = cli.start("run", IMAGE, "--no-workdir", "--", "true")
+    try:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, b"")
+        assert any(line == f"mayfly: booting {IMAGE} once\n".encode() for line in lines)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def qemus_of(home: Path) -> list[int]:
     """Give the QEMUs of machines that have a file beneath ``home`` open."""
     return [pid for pid in _pids() if b"-name\0mayfly-" in _cmdline(pid) and _uses(pid, home)]

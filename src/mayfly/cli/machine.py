@@ -21,10 +21,12 @@ from mayfly.engine.caller import (
 )
 from mayfly.engine.records import Record, is_alive, list_records, reap
 from mayfly.engine.session.job import JobRequest
+from mayfly.engine.session.notes import printable
 from mayfly.errors import Invalid, Missing
 from mayfly.units import show_duration
 from mayfly.wiring import load
 
+LONGEST = 4000
 HEAD = ("ID", "IMAGE", "STATE", "CPUS", "MEMORY", "NETWORK", "AGE", "EXPIRES IN", "COMMAND")
 
 
@@ -47,7 +49,8 @@ def list_machines(as_json: bool) -> None:
     """List your machines."""
     paths, _ = load()
     now = time.time()
-    reap(paths.machines, now)
+    for name in reap(paths.machines, now):
+        click.echo(f"mayfly: removed what was left of machine {name}, which had ended", err=True)
     found = list_records(paths.machines)
     if as_json:
         print_json([_as_json(record) for record in found])
@@ -71,7 +74,7 @@ def _row(record: Record, now: float) -> tuple[str, ...]:
         record.network,
         show_duration(now - record.created_at),
         left,
-        "".join(letter if letter.isprintable() else "?" for letter in command),
+        printable(command),
     )
 
 
@@ -89,7 +92,7 @@ def show(name: str, as_json: bool) -> None:
         print_json(values)
         return
     for key, value in values.items():
-        click.echo(f"{key:12} {value}")
+        click.echo(f"{key:12} {printable(str(value), LONGEST)}")
 
 
 @machine.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mayfly.engine.control import Control
 from mayfly.engine.process import Process
+from mayfly.engine.session.notes import printable
 from mayfly.engine.template import Report
 from mayfly.engine.watch import PANIC, Signs, console_lines
 from mayfly.errors import Failed, MayflyError, Quota, Unavailable
@@ -113,7 +114,7 @@ def boot(process: Process, image: Image, report: Report) -> Booted:
 
 def boot_trouble(name: str, error: MayflyError, console: list[str]) -> MayflyError:
     """Say what went wrong with a boot, with the last lines of the console as a hint."""
-    lines = [line.strip()[:160] for line in console if line.strip()][-HINT_LINES:]
+    lines = [printable(line.strip()[:160]) for line in console if line.strip()][-HINT_LINES:]
     hint = "the last lines of its console:\n  " + "\n  ".join(lines)
     if isinstance(error, Quota):
         return Quota(f"'{name}' did not become a template: {error.message}", hint=FREE_SOME)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from mayfly.engine.session.notes import printable
 from mayfly.errors import Failed, Unavailable
 from mayfly.guest.framing import (
     NONCE_LENGTH,
@@ -63,7 +64,7 @@ class Control:
         message = self._next(deadline, "its greeting", tick).message
         oldest, newest = message.get("protocol_min"), message.get("protocol")
         if message.get("type") != "hello" or not isinstance(newest, int):
-            raise Failed(f"the agent in the machine greeted with {str(message)[:200]}")
+            raise Failed(f"the agent in the machine greeted with {printable(str(message))}")
         if not isinstance(oldest, int) or not oldest <= PROTOCOL <= newest:
             raise Failed(f"the agent speaks protocols {oldest} to {newest}, this host {PROTOCOL}")
         return message
@@ -82,7 +83,7 @@ class Control:
             if message.get("id") == number:
                 break
         if message.get("type") != "ok":
-            reason = str(message.get("reason", message))[:500]
+            reason = printable(str(message.get("reason", message)), 500)
             raise Failed(f"the agent in the machine could not do '{what}': {reason}")
         return message
 

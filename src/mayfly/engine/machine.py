@@ -149,7 +149,7 @@ def start_machine(
         record = _new_record(engine, template, order, name)
         process, record = _spawn(engine, template, image, order, (place, record, memory_fd))
         order.meanwhile()
-        process.ready()
+        _begin(process, template)
         tick = Signs(process).check
         control = Control(process.connect("control"), process.handle, tick=tick)
         control.begin()
@@ -234,6 +234,17 @@ def _empty_layer(template: Template, place: Place) -> Path:
     return layer
 
 
+def _begin(process: Process, template: Template) -> None:
+    try:
+        process.ready()
+    except Failed as error:
+        raise Failed(error.message, hint=f"if a file is damaged: {_again(template)}") from error
+
+
+def _again(template: Template) -> str:
+    return f"'mayfly template remove {template.key[:12]}' has the template made again"
+
+
 def _restore(monitor: Monitor, template: Template) -> None:
     names = ("x-ignore-shared", "events")
     wanted = [{"capability": name, "state": True} for name in names]
@@ -252,7 +263,7 @@ def _restore(monitor: Monitor, template: Template) -> None:
     if event["status"] != "completed":
         raise Failed(
             f"QEMU could not restore template {template.key} of '{template.image}'",
-            hint=f"remove {template.path}: it will be made again",
+            hint=_again(template),
         )
     monitor.call("cont")
 

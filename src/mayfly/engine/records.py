@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.engine.linux import start_time
-from mayfly.errors import Conflict, Failed, Missing, Quota
+from mayfly.errors import Conflict, Denied, Failed, Missing, Quota
 from mayfly.model import State
 
 RECORD_FORMAT = 1
@@ -139,7 +139,7 @@ def open_place(machines: Path, name: str) -> Place:
     Raises ``Missing``, or ``Conflict`` when a living process holds it.
     """
     path = machines / name
-    if not _is_id(name) or not path.is_dir():
+    if path not in _named(machines):
         raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
     lock = _lock(path)
     if lock is None:
@@ -267,6 +267,10 @@ def _entries(machines: Path) -> list[Path]:
         return list(machines.iterdir())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise Denied(
+            f"cannot read {machines}: {error.strerror}", hint="MAYFLY_HOME must be a place of yours"
+        ) from error
 
 
 def _is_id(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Self
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
 from mayfly.engine.session.job import JobResult
+from mayfly.engine.session.notes import printable
 from mayfly.errors import RUN_FAILED, Failed, MayflyError, Quota
 from mayfly.model import Who
 
@@ -77,7 +78,7 @@ class Signs:
             _append(self._process.place, lines)
         for line in reversed(lines):
             if PANIC in line:
-                return f"its kernel panicked: {line[line.index(PANIC) :][:160]}"
+                return f"its kernel panicked: {printable(line[line.index(PANIC) :][:160])}"
         words = {"guest-reset": "it rebooted", "guest-shutdown": "it was powered off from inside"}
         return words.get(cause, f"it shut down ({cause})")
 

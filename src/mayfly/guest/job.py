@@ -168,6 +168,7 @@ def _try_to_become(
 ) -> tuple[int, bytes]:
     try:
         os.setsid()
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         if spec.window is not None:
             fcntl.ioctl(ends[0], termios.TIOCSCTTY, 0)
         for number, fd in enumerate(ends):

@@ -19,6 +19,9 @@ RNDRESEEDCRNG = 0x5207
 
 TOOL_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 
+ORDINARY = (os.SCHED_OTHER, os.sched_param(0))
+"""How everything but the agent itself is scheduled."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -60,7 +63,9 @@ def run_tool(argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes]:
         (os.POSIX_SPAWN_DUP2, nothing, 2),
     ]
     try:
-        pid = os.posix_spawnp(argv[0], list(argv), TOOL_ENV, file_actions=actions)
+        pid = os.posix_spawnp(
+            argv[0], list(argv), TOOL_ENV, file_actions=actions, scheduler=ORDINARY
+        )
     except OSError:
         os.close(reader)
         return 127, b""

@@ -76,7 +76,12 @@ def _start(argv: Sequence[str], port: str) -> int:
     ]
     try:
         pid = os.posix_spawnp(
-            argv[0], list(argv), linux.TOOL_ENV, file_actions=actions, setsid=True
+            argv[0],
+            list(argv),
+            linux.TOOL_ENV,
+            file_actions=actions,
+            setsid=True,
+            scheduler=linux.ORDINARY,
         )
     finally:
         os.close(line)

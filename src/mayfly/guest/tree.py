@@ -89,6 +89,11 @@ class EntryParser:
 
     def feed(self, data: bytes) -> Iterator[Entry | bytes]:
         """Take more bytes; yield an ``Entry`` at its header, then its content as ``bytes``."""
+        if not self._buffer and 0 < len(data) <= self._remaining:
+            # Content and nothing else, as most of a large file is: no copy.
+            self._remaining -= len(data)
+            yield data
+            return
         self._buffer += data
         while not self.ended:
             if self._remaining:

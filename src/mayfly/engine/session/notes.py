@@ -61,14 +61,18 @@ class Notes:
 
     def lines(self) -> tuple[str, ...]:
         """Give one line for each kind of remark."""
-        lines = list(self._names.get(Remark.SESSION, ()))
-        for remark, names in self._names.items():
-            if remark is Remark.SESSION:
-                continue
-            more = self._counts[remark] - len(names)
-            rest = f" and {more} more" if more else ""
-            lines.append(f"{remark.value[0]}: {', '.join(names)}{rest}")
-        return tuple(lines)
+        sentences = self._names.get(Remark.SESSION, ())
+        kinds = (remark for remark in self._names if remark is not Remark.SESSION)
+        return (*sentences, *(self.line(remark) for remark in kinds))
+
+    def line(self, remark: Remark) -> str:
+        """Give the line for one kind of remark about files; "" when there was none."""
+        names = self._names.get(remark, [])
+        if not names:
+            return ""
+        more = self._counts[remark] - len(names)
+        rest = f" and {more} more" if more else ""
+        return f"{remark.value[0]}: {', '.join(names)}{rest}"
 
 
 class Progress:

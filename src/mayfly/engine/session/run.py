@@ -26,7 +26,7 @@ from mayfly.engine.session.interrupts import Interrupts
 from mayfly.engine.session.job import JobRequest, JobResult, Patience, Stdio, Workdir, pack_start
 from mayfly.engine.session.link import Link
 from mayfly.engine.session.loop import Loop
-from mayfly.engine.session.notes import Notes, printable
+from mayfly.engine.session.notes import Notes, Remark, printable
 from mayfly.engine.session.parts import Parts
 from mayfly.engine.session.signals import Signals
 from mayfly.engine.session.transfer import Transfer
@@ -157,12 +157,20 @@ class Session:
     def _over(self) -> bool:
         parts, ending = self._parts, self._parts.ending
         if not ending.decided and parts.stage is Stage.AFTER and parts.copied:
-            ending.by_job()
+            self._conclude()
             self._finishing = True
         elif ending.decided and not self._finishing:
             self._finishing = True
             self._deadlines.failed()
         return ending.decided and (ending.hurried or not parts.console.waiting)
+
+    def _conclude(self) -> None:
+        unwritten = self._notes.line(Remark.NOT_WRITTEN)
+        if unwritten:
+            # A job whose results are lost must not look like a success.
+            self._parts.ending.by_failure("copy-out", f"some of what came back {unwritten}")
+        else:
+            self._parts.ending.by_job()
 
     # --- before each turn: what is wanted now ----------------------------------------------------
 
