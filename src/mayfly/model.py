@@ -126,3 +126,17 @@ class Outcome:
     """Exit status that ``mayfly run`` gives."""
     reason: str
     machine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What is there, or what does not work without it."""
+    mend: str = ""
+    """The exact command that puts it right."""
+    needed: bool = True
+    """Whether machines cannot run at all without it."""

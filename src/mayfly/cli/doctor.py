@@ -10,11 +10,12 @@ import click
 
 from mayfly.cli.output import Progress, print_json
 from mayfly.config import Paths, Settings
-from mayfly.engine.findings import Finding, look_at_host
+from mayfly.engine.findings import look_at_host
 from mayfly.engine.kvm import choose_accelerator
 from mayfly.engine.network.attach import check_network
 from mayfly.engine.probe import probe_qemu
 from mayfly.errors import MayflyError
+from mayfly.model import Finding
 from mayfly.wiring import catalogue_of, kernels, lacks, load
 
 
@@ -43,8 +44,7 @@ def doctor(as_json: bool) -> None:
 def _findings(paths: Paths, settings: Settings) -> Iterator[Finding]:
     yield from _engine(paths, settings)
     yield from look_at_host(paths)
-    for item in check_network():
-        yield Finding(name=item.name, ok=item.ok, detail=item.detail, mend=item.mend, needed=False)
+    yield from check_network()
     names = [image.name for image in catalogue_of(paths).list()]
     yield Finding(
         name="images",

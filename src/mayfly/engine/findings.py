@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mayfly.config import Paths
 from mayfly.engine.process import namespaces_work
+from mayfly.model import Finding
 from mayfly.units import GIB, show_size
 
 NEEDED_FREE = 2 * GIB
@@ -18,20 +19,6 @@ SFTP_SERVERS = (
     "/usr/lib/sftp-server",
     "/usr/libexec/openssh/sftp-server",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    detail: str
-    """What is there, or what does not work without it."""
-    mend: str = ""
-    """The exact command that puts it right."""
-    needed: bool = True
-    """Whether machines cannot run at all without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

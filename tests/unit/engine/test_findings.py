@@ -11,7 +11,8 @@ import pytest
 
 from mayfly.config import Paths
 from mayfly.engine import findings
-from mayfly.engine.findings import NEEDED_FREE, TOOLS, Finding, look_at_host
+from mayfly.engine.findings import NEEDED_FREE, TOOLS, look_at_host
+from mayfly.model import Finding
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from mayfly.engine.network.rules import (
     site_networks,
 )
 from mayfly.errors import Denied, Invalid, MayflyError, Unavailable
-from mayfly.model import NetworkMode
+from mayfly.model import Finding, NetworkMode
 
 NOBODY = Ids(uid=65534, gid=65534)
 MTU = 1500
@@ -62,18 +62,6 @@ class Attachment:
 
 
 NOT_CONNECTED = Attachment(qemu_args=("-netdev", "hubport,id=n0,hubid=0"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that networks need of the host."""
-
-    name: str
-    ok: bool
-    detail: str
-    """What is there, or what is not and what that prevents."""
-    mend: str = ""
-    """The exact command that mends it."""
 
 
 @contextlib.contextmanager
@@ -244,6 +232,6 @@ def _try_mode(mode: NetworkMode) -> Finding:
 
 def _finding(name: str, attempt: Callable[[], str]) -> Finding:
     try:
-        return Finding(name=name, ok=True, detail=attempt())
+        return Finding(name=name, ok=True, detail=attempt(), needed=False)
     except MayflyError as error:
-        return Finding(name=name, ok=False, detail=error.message, mend=error.hint)
+        return Finding(name=name, ok=False, detail=error.message, mend=error.hint, needed=False)
