@@ -16,6 +16,7 @@ from typing import Self
 
 LIMIT_S = 600.0
 GRACE_S = 15.0
+REPOSITORY = Path(__file__).resolve().parent.parent
 MAYFLY = Path(sys.executable).with_name("mayfly")
 
 
@@ -34,7 +35,7 @@ class Child:
     output: int
     errors: int
     bare: bool = False
-    """Ended at once with all that it started: it could not clear up after itself."""
+    """What it started ends with it by force: it does not clear up after itself."""
     ended: float = 0.0
 
     def wait(self, limit_s: float = LIMIT_S) -> int:
@@ -49,6 +50,9 @@ class Child:
             self.ended = time.monotonic()
         finally:
             os.close(handle)
+        if self.bare:
+            # Not reaped yet, so the group's number is still its own.
+            os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
 
     @property
@@ -65,16 +69,14 @@ class Child:
         return _text(self.errors)
 
     def end(self) -> None:
-        """End it, with time to clear up unless it is bare, and whatever is left of its group."""
+        """End it, with time to clear up unless it is bare, and let go of what it printed."""
+        if not self.bare:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE_S)
         if self.process.returncode is None:
-            if not self.bare:
-                self.process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(GRACE_S)
-            if self.process.returncode is None:
-                # Not reaped yet, so the group's number is still its own.
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
         self.close()
 
     def close(self) -> None:
@@ -100,12 +102,16 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End whatever still runs."""
         for child in self._running:
             if not child.bare:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.terminate()
-        for child in self._running:
-            child.end()
+                child.process.terminate()
+        while self._running:
+            self._running[-1].end()
+            self._running.pop()
 
     def start(
         self,
@@ -154,7 +160,11 @@ class Children:
 
 def environment(home: Path) -> dict[str, str]:
     """Give the environment of a ``mayfly`` with that home, as after an ordinary installation."""
+    env = {**os.environ, "MAYFLY_HOME": str(home)}
     # Compiled modules are kept, as pip keeps them.
-    dropped = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "MAYFLY_HOME"}
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return {**kept, "MAYFLY_HOME": str(home)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    # One more directory to search costs each import a little.
+    paths = [path for path in env.pop("PYTHONPATH", "").split(":") if path]
+    if others := [path for path in paths if path != str(REPOSITORY)]:
+        env["PYTHONPATH"] = ":".join(others)
+    return env

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.client import BenchError
 from mayfly.engine.argv import PORTS, Drive, Plan, qemu_argv
 from mayfly.engine.caller import account_of_caller, caller_limits, job_environment
 from mayfly.engine.machine import account_message
@@ -47,7 +48,7 @@ def clone_plan(engine: Engine, template: Template, image: Image, work: Path) -> 
     """Plan a clone like those of ``mayfly run --no-workdir -- true``."""
     holder = read_holder(template.path)
     if holder is None:
-        raise LookupError(f"nobody holds the memory of {template.path}")
+        raise BenchError(f"nobody holds the memory of {template.path}")
     memory = f"/proc/{holder.pid}/fd/{holder.fd}"
     disks = (template.path / DISK, image.disk)
     return _plan(engine, template, image, work, (memory, disks, str(template.path / STATE)))
@@ -69,6 +70,8 @@ def _plan(
     source: tuple[str, tuple[Path, ...], str],
 ) -> FloorPlan:
     memory, disks, state = source
+    if engine.qemu.root:
+        raise BenchError(f"the floor cannot run a QEMU that lives in a tree: {engine.qemu.root}")
     # The layer and, but for a cold boot, the template's disk are qcow2.
     formats = ["qcow2"] * len(disks) + [image.format]
     readable = [(memory, os.O_RDWR), (LAYER, os.O_RDWR)]
@@ -88,10 +91,9 @@ def _plan(
         agent_disk_fd=numbers[-1],
         sockets=sockets,
     )
-    argv = qemu_argv(engine.qemu, plan)
     return FloorPlan(
         work=str(work),
-        argv=[f"{engine.qemu.root}{argv[0]}", *argv[1:]],
+        argv=qemu_argv(engine.qemu, plan),
         empty=str(template.path / EMPTY),
         disk=LAYER,
         state=state,

@@ -20,6 +20,7 @@ from bench.report import Findings, Metric, median
 from bench.setting import IMAGE, Setting, open_setting
 from mayfly.config import Paths
 from mayfly.engine.memory import HOLDER, end_holder
+from mayfly.engine.records import reap
 from mayfly.errors import RUN_FAILED
 
 AT_ONCE = 4
@@ -51,12 +52,13 @@ class Attempt:
                 self.killed = True
 
     def check(self) -> None:
-        """Raise unless the run ended as it must."""
+        """Raise unless the run, which has ended, ended as it must."""
         status = self.child.process.returncode
-        expected: tuple[int, ...] = (0,)
-        if self.killed:
-            expected = (-signal.SIGKILL,) if self.victim == CLIENT else (0, RUN_FAILED)
-        if status not in expected:
+        if self.victim == CLIENT:
+            # It may have been dead already, of success.
+            self.killed = status == -signal.SIGKILL
+        expected = {CLIENT: -signal.SIGKILL, QEMU: RUN_FAILED}.get(self.victim or "")
+        if status != 0 and not (self.killed and status == expected):
             said = self.child.complained()
             raise BenchError(f"a run ({self.victim} killed: {self.killed}) gave {status}: {said}")
 
@@ -95,6 +97,8 @@ def _copied(paths: Paths, key: str, home: Path) -> Iterator[Path]:
     try:
         yield home
     finally:
+        # The directory goes next, and with it all that tells whose these are.
+        reap(Paths.for_user({"MAYFLY_HOME": str(home)}).machines, time.time())
         end_holder(template)
 
 

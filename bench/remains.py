@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mayfly.config import Paths
 from mayfly.engine.memory import read_holder
 
 MEMORY_OBJECT = "/memfd:mayfly-"
+SHOWN = 3
+"""How many names make clear what is meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,23 +29,23 @@ class Remains:
         return len(self.processes) + len(self.files) + self.memories
 
     def __str__(self) -> str:
-        names = ", ".join((*self.processes, *self.files))
-        shown = (
-            f"{len(self.processes)} processes, {len(self.files)} files, {self.memories} memories"
-        )
-        return f"{shown} ({names})" if names else shown
+        names = (*self.processes, *self.files)
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        counts = f"{len(self.processes)} processes, {len(self.files)} files"
+        return f"{counts}, {self.memories} memory objects" + (f" ({shown})" if names else "")
 
 
 def look(home: Path) -> Remains:
     """Look for everything that belongs to a home."""
-    holders = [read_holder(path.parent) for path in home.glob("cache/templates/*/holder.json")]
+    paths = Paths.for_user({"MAYFLY_HOME": str(home)})
+    holders = [read_holder(path) for path in paths.templates.glob("*")]
     keepers = {holder.pid for holder in holders if holder is not None}
     found = {pid for pid in _pids() if _belongs(pid, home)}
     kept = {memory for pid in found & keepers for memory in _memories(pid)}
     memories = {memory for pid in found for memory in _memories(pid)}
     return Remains(
         processes=tuple(f"{_name(pid)} {pid}" for pid in sorted(found - keepers)),
-        files=tuple(str(path) for path in sorted((home / "state/machines").rglob("*"))),
+        files=tuple(str(path) for path in sorted(paths.machines.rglob("*"))),
         memories=len(memories - kept),
     )
 

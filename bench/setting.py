@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.client import MAYFLY, Child, Children, environment
+from bench.client import MAYFLY, REPOSITORY, BenchError, Child, Children, environment
 from mayfly.config import Paths, load_settings
 from mayfly.engine.template import Engine, Template, find_template
 from mayfly.errors import Missing
@@ -103,7 +103,7 @@ class Setting:
         shape = Shape(cpus=settings.cpus, memory_mib=settings.memory_mib)
         template = find_template(engine, found, shape)
         if template is None:
-            raise LookupError(f"'mayfly run {image}' made no template in {engine.paths.templates}")
+            raise BenchError(f"'mayfly run {image}' made no template in {engine.paths.templates}")
         return engine, template, found
 
     def _make(self, image: str) -> None:
@@ -112,7 +112,8 @@ class Setting:
             return
         with self.directory() as work:
             disk = str(work / f"{image}.qcow2")
-            words = [sys.executable, "-m", "tests.material.stock_cloud_image", disk]
+            words = ["env", f"PYTHONPATH={REPOSITORY}", sys.executable]
+            words += ["-m", "tests.material.stock_cloud_image", disk]
             with self.children.done(self.children.start(words), BUILD_LIMIT_S):
                 self.run("image", "import", disk, "--name", image, limit_s=BUILD_LIMIT_S)
 

@@ -26,6 +26,15 @@ CHOICES = {"network": [mode.value for mode in NetworkMode], "accelerator": ["aut
 _KINDS = {int: "a whole number", str: "text", tuple: "a list"}
 
 
+def host_id(file: Path = Path("/etc/machine-id")) -> str:
+    """Name this host for as long as it is installed: machine-id(5), or else its host name."""
+    try:
+        name = file.read_text().strip()[:12]
+    except OSError:
+        name = ""
+    return name or os.uname().nodename
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
     """The directories of one user (of the site, when that is root)."""
@@ -74,8 +83,8 @@ class Paths:
 
     @property
     def machines(self) -> Path:
-        """One directory per machine."""
-        return self.state / "machines"
+        """One directory per machine of this host: a home may be shared by many."""
+        return self.state / "machines" / host_id()
 
     @property
     def templates(self) -> Path:

@@ -15,6 +15,8 @@ A message says what was tried, on what, and what came back; ``hint`` says what t
 
 from __future__ import annotations
 
+import errno
+
 
 class MayflyError(Exception):
     """The root of the tree; raised only as one of its children."""
@@ -79,3 +81,19 @@ EXIT_AND_HTTP: dict[type[MayflyError], tuple[int, int]] = {
 def exit_status(error: MayflyError) -> int:
     """Give the exit status of a command that ended with this error."""
     return EXIT_AND_HTTP.get(type(error), (1, 500))[0]
+
+
+_REFUSALS = {
+    errno.ENOSPC: Quota,
+    errno.EDQUOT: Quota,
+    errno.EROFS: Denied,
+    errno.EACCES: Denied,
+    errno.EPERM: Denied,
+}
+
+
+def refusal(error: OSError) -> MayflyError:
+    """Put into our words what the host refused, where nothing nearer knew what it was for."""
+    kind = _REFUSALS.get(error.errno or 0, Failed)
+    hint = "run it again with 'mayfly --debug ...' and report it" if kind is Failed else ""
+    return kind(f"the host refused: {error}", hint=hint)

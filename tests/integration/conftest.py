@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -13,18 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from mayfly.engine.memory import HOLDER, end_holder
+from mayfly.engine.memory import end_holder
 from tests.conftest import Cli
 from tests.integration.faults import IMAGE
 
 
+@pytest.fixture(scope="session")
+def warm_template(warm_home: Path) -> Path:
+    """The template that runs are made from: others may be there, of other agents."""
+    done = Cli(home=warm_home)("template", "make", IMAGE, check=True)
+    key = done.stdout.decode().split()[1]
+    (template,) = (warm_home / "cache/templates").glob(f"{key}*/")
+    return template
+
+
 @pytest.fixture
-def own_cli(warm_home: Path) -> Iterator[Cli]:
+def own_cli(warm_home: Path, warm_template: Path) -> Iterator[Cli]:
     """The command line on a home of its own, with the image and its template."""
     # Beside the warm one: links do not lead from one disk to another.
     home = Path(tempfile.mkdtemp(prefix="own-", dir=warm_home.parent))
     try:
-        _fill(home, warm_home)
+        _fill(home, warm_home, warm_template)
         yield Cli(home=home)
     finally:
         for template in home.glob("cache/templates/*"):
@@ -32,18 +40,16 @@ def own_cli(warm_home: Path) -> Iterator[Cli]:
         shutil.rmtree(home)
 
 
-def _fill(home: Path, warm_home: Path) -> None:
+def _fill(home: Path, warm_home: Path, template: Path) -> None:
     (home / "state").mkdir()
     (home / "cache").mkdir()
     for place in (f"state/images/{IMAGE}", "cache/probe", "cache/agent"):
         shutil.copytree(warm_home / place, home / place, copy_function=os.link)
     (home / "cache/templates").mkdir(mode=0o700)
-    for template in (warm_home / "cache/templates").glob("[!.]*/template.json"):
-        if json.loads(template.read_text())["image"] == IMAGE:
-            target = home / "cache/templates" / template.parent.name
-            # Each home holds the memory itself.
-            ignore = shutil.ignore_patterns(HOLDER)
-            shutil.copytree(template.parent, target, copy_function=os.link, ignore=ignore)
+    # Each home holds the memory itself.
+    ignore = shutil.ignore_patterns("holder*")
+    target = home / "cache/templates" / template.name
+    shutil.copytree(template, target, copy_function=os.link, ignore=ignore)
 
 
 @pytest.fixture

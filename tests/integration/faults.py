@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mayfly.config import Paths
 from tests.conftest import Cli
 from tests.integration.waiting import wait_until
 
@@ -27,7 +28,7 @@ class Ended:
     said: str
     status: dict[str, Any]
 
-    def failed(self, *words: str, who: str = "mayfly") -> None:
+    def assert_failed(self, *words: str, who: str = "mayfly") -> None:
         """It was not the job that failed, and it was said in a sentence with all these words."""
         assert_sentence(self.said, *words)
         assert (self.code, self.status["code"], self.status["who"]) == (125, 125, who)
@@ -162,9 +163,14 @@ def _uses(pid: int, home: Path) -> bool:
     return False
 
 
+def machines_dir(home: Path) -> Path:
+    """Give the directory of this host's machines."""
+    return Paths.for_user({"MAYFLY_HOME": str(home)}).machines
+
+
 def machines_of(home: Path) -> list[Path]:
     """Give what lies in the directory of machines, hidden things too."""
-    machines = home / "state/machines"
+    machines = machines_dir(home)
     return list(machines.iterdir()) if machines.exists() else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,10 +20,12 @@ from tests.integration.faults import (
     IMAGE,
     assert_nothing_left,
     assert_sentence,
+    machines_dir,
+    machines_of,
     making_template,
     run_job,
 )
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import gone, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +77,7 @@ def test_an_image_spoiled_after_its_template_was_made(own_cli: Cli, how: str, wo
     if how == "a directory":
         disk.mkdir()
     ended = run_job(own_cli, "--", "true")
-    ended.failed(f"the disk of image '{IMAGE}'", words, "again with --force")
+    ended.assert_failed(f"the disk of image '{IMAGE}'", words, "again with --force")
     assert ended.status["phase"] == "template"
     assert_nothing_left(own_cli.home)
 
@@ -84,7 +87,7 @@ def test_an_image_whose_record_is_nonsense(own_cli: Cli, text: str) -> None:
     record = own_cli.home / f"state/images/{IMAGE}/image.json"
     record.unlink()
     record.write_text(text)
-    run_job(own_cli, "--", "true").failed(IMAGE)
+    run_job(own_cli, "--", "true").assert_failed(IMAGE)
 
 
 # --- templates -----------------------------------------------------------------------------------
@@ -101,8 +104,16 @@ def assert_made_anew(cli: Cli) -> None:
     assert_nothing_left(cli.home)
 
 
-@pytest.mark.parametrize("name", ["state", "disk.qcow2", "memory", "empty.qcow2", "agent.iso"])
-@pytest.mark.parametrize("how", ["cut", "removed"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("state", "cut"),
+        ("disk.qcow2", "removed"),
+        ("memory", "cut"),
+        ("empty.qcow2", "cut"),
+        ("agent.iso", "removed"),
+    ],
+)
 def test_a_spoiled_template_is_made_anew(own_cli: Cli, name: str, how: str) -> None:
     file = template_of(own_cli) / name
     if how == "cut":
@@ -117,7 +128,9 @@ def test_a_template_spoiled_without_a_trace(own_cli: Cli, name: str) -> None:
     template = template_of(own_cli)
     spoil(template / name, hidden=True)
     ended = run_job(own_cli, "--", "true")
-    ended.failed(f"'mayfly template remove {template.name[:12]}' has the template made again")
+    ended.assert_failed(
+        f"'mayfly template remove {template.name[:12]}' has the template made again"
+    )
     assert ended.status["phase"] == "start"
     assert_nothing_left(own_cli.home)
 
@@ -136,6 +149,16 @@ def test_the_memory_of_a_template_is_read_back(own_cli: Cli) -> None:
     assert read_holder(template_of(own_cli)) is not None
 
 
+def test_what_a_killed_maker_of_a_template_left_is_cleared(own_cli: Cli) -> None:
+    (template_of(own_cli) / "template.json").unlink()
+    with making_template(own_cli) as process:
+        process.kill()
+    (place,) = machines_of(own_cli.home)
+    record = json.loads((place / "record.json").read_text())
+    wait_until(lambda: gone(record["pid"]), "its machine ended")
+    assert_made_anew(own_cli)
+
+
 def test_memory_that_is_cut_while_it_is_held(own_cli: Cli) -> None:
     assert run_job(own_cli, "--", "true").code == 0
     template = template_of(own_cli)
@@ -151,18 +174,18 @@ def test_memory_that_is_cut_while_it_is_held(own_cli: Cli) -> None:
     "options", ["nr_inodes=1", "nr_inodes=2", "nr_inodes=4", "size=4k", "size=128k"]
 )
 def test_no_room_for_a_clone(own_cli: Cli, small_disk: Mount, options: str) -> None:
-    small_disk(own_cli.home / "state/machines", options)
+    small_disk(machines_dir(own_cli.home), options)
     ended = run_job(own_cli, "--", "true")
-    place = str(own_cli.home / "state/machines")
-    ended.failed("No space left on device", place, "free some space", who="site")
+    place = str(machines_dir(own_cli.home))
+    ended.assert_failed("No space left on device", place, "free some space", who="site")
     assert ended.status["phase"] == "start"
     assert_nothing_left(own_cli.home)
 
 
 def test_no_room_for_the_first_that_a_clone_writes(own_cli: Cli, small_disk: Mount) -> None:
-    small_disk(own_cli.home / "state/machines", "size=208k")
+    small_disk(machines_dir(own_cli.home), "size=208k")
     ended = run_job(own_cli, "--", "true")
-    ended.failed("the host has no room left for its disk", who="site")
+    ended.assert_failed("the host has no room left for its disk", who="site")
     assert_nothing_left(own_cli.home)
 
 
@@ -170,10 +193,10 @@ def test_no_room_for_the_first_that_a_clone_writes(own_cli: Cli, small_disk: Mou
 def test_no_room_for_what_the_guest_writes(
     own_cli: Cli, small_disk: Mount, more: tuple[str, ...]
 ) -> None:
-    small_disk(own_cli.home / "state/machines", "size=8m")
+    small_disk(machines_dir(own_cli.home), "size=8m")
     command = "dd if=/dev/urandom of=/var/tmp/big bs=1M count=64; sync; echo done"
     ended = run_job(own_cli, "--root", *more, "--", "sh", "-c", command)
-    ended.failed("the host has no room left for its disk", who="site")
+    ended.assert_failed("the host has no room left for its disk", who="site")
     if more:
         assert "the machine could not be kept" in ended.said
     assert_nothing_left(own_cli.home)
@@ -191,14 +214,14 @@ def test_no_room_to_write_down_who_holds_the_memory(own_cli: Cli, small_disk: Mo
         while rest.write(bytes(4096)):
             pass
     ended = run_job(own_cli, "--", "true")
-    ended.failed(f"cannot write to {template}", "No space left on device", who="site")
+    ended.assert_failed(f"cannot write to {template}", "No space left on device", who="site")
     assert_nothing_left(own_cli.home)
 
 
 def test_no_room_for_a_template(own_cli: Cli, small_disk: Mount) -> None:
     small_disk(own_cli.home / "cache/templates", "size=600m")
     ended = run_job(own_cli, "--", "true")
-    ended.failed("a template needs up to", "has 600 MiB free", "roomier disk", who="site")
+    ended.assert_failed("a template needs up to", "has 600 MiB free", "roomier disk", who="site")
     assert ended.status["phase"] == "template"
     assert [path for path in (own_cli.home / "cache/templates").iterdir() if path.is_dir()] == []
     assert_nothing_left(own_cli.home)
@@ -220,9 +243,9 @@ def test_the_disk_fills_while_a_template_is_made(own_cli: Cli, small_disk: Mount
 
 
 def test_a_home_that_cannot_be_written(own_cli: Cli, small_disk: Mount) -> None:
-    small_disk(own_cli.home / "state/machines", "ro")
+    small_disk(machines_dir(own_cli.home), "ro")
     ended = run_job(own_cli, "--", "true")
-    ended.failed("Read-only file system", str(own_cli.home / "state/machines"), who="site")
+    ended.assert_failed("Read-only file system", str(machines_dir(own_cli.home)), who="site")
 
 
 @pytest.mark.parametrize("size", ["16m", "80m"])
@@ -236,7 +259,6 @@ def test_no_room_to_import_an_image(
     raw.write_bytes(b"\xeb\xfe".ljust(446, b"\x90") + part + os.urandom(64 << 20))
     raw.chmod(0o666)
     done = make_cli(home)("image", "import", str(raw), "--name", "new")
-    print(done)
     assert done.returncode == 7
     assert_sentence(done.stderr.decode(), "cannot import", "free", "needed")
     assert [path.name for path in (home / "state/images").iterdir() if path.name[0] != "."] == []

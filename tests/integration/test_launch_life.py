@@ -141,6 +141,30 @@ def test_it_ends_when_its_parent_dies_before_it_may_begin(die: bool) -> None:
         end(pid)
 
 
+GO_AND_DIE = """
+    import os, signal
+    from mayfly.engine.launch import Isolation, launch
+    child = launch(["/usr/bin/sleep", "600"], Isolation(uid={uid}), pass_fds=[], output=2)
+    # Long before it is ready.
+    os.kill(child.pid, signal.SIGSTOP)
+    os.write(child._go, b"1")
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_it_ends_when_its_parent_dies_while_it_gets_ready() -> None:
+    with helper(GO_AND_DIE.format(uid=UID)) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.wait()
+    try:
+        os.kill(pid, signal.SIGCONT)
+        assert ends(pid)
+    finally:
+        end(pid)
+
+
 def test_it_goes_on_without_its_parent_when_it_should() -> None:
     pid = orphan(die=False, go=True)
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mayfly.config import Paths
 from tests.conftest import Cli
 
 pytestmark = pytest.mark.integration
@@ -29,7 +30,7 @@ def run_in(cli: Cli, *words: str, **more: object) -> subprocess.CompletedProcess
 def assert_nothing_left(cli: Cli) -> None:
     """No machine is there: neither on the list nor on the disk."""
     assert json.loads(cli("machine", "list", "--json", check=True).stdout) == []
-    machines = cli.home / "state/machines"
+    machines = Paths.for_user({"MAYFLY_HOME": str(cli.home)}).machines
     assert not machines.exists() or list(machines.iterdir()) == []
 
 

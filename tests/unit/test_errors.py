@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from mayfly import errors
-from mayfly.errors import EXIT_AND_HTTP, Failed, Invalid, Missing, exit_status
+from mayfly.errors import (
+    EXIT_AND_HTTP,
+    Denied,
+    Failed,
+    Invalid,
+    Missing,
+    Quota,
+    exit_status,
+    refusal,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 SHELL_STATUSES = {errors.TIME_LIMIT, errors.RUN_FAILED, 126, 127, *range(128, 256)}
@@ -38,6 +49,24 @@ def test_exit_status_of_an_error(kind: type[errors.MayflyError], status: int) ->
 
 def test_the_root_itself_counts_as_a_broken_host() -> None:
     assert exit_status(errors.MayflyError("?")) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, Quota),
+        (errno.EDQUOT, Quota),
+        (errno.EROFS, Denied),
+        (errno.EACCES, Denied),
+        (errno.EIO, Failed),
+    ],
+)
+def test_what_the_host_refuses_has_a_kind(number: int, kind: type[errors.MayflyError]) -> None:
+    error = refusal(OSError(number, os.strerror(number), "/some/file"))
+    assert type(error) is kind
+    assert os.strerror(number) in error.message
+    assert "/some/file" in error.message
+    assert bool(error.hint) == (kind is Failed)
 
 
 def test_an_error_carries_message_and_hint() -> None:

@@ -15,6 +15,7 @@ from mayfly.engine.kvm import choose_accelerator
 from mayfly.engine.network.attach import check_network
 from mayfly.engine.probe import probe_qemu
 from mayfly.errors import MayflyError
+from mayfly.images.needs import boot_loader, subordinate_ids
 from mayfly.model import Finding
 from mayfly.wiring import catalogue_of, kernels, lacks, load
 
@@ -44,6 +45,8 @@ def doctor(as_json: bool) -> None:
 def _findings(paths: Paths, settings: Settings) -> Iterator[Finding]:
     yield from _engine(paths, settings)
     yield from look_at_host(paths)
+    yield boot_loader()
+    yield from subordinate_ids()
     yield from check_network()
     names = [image.name for image in catalogue_of(paths).list()]
     yield Finding(
@@ -71,14 +74,14 @@ def _engine(paths: Paths, settings: Settings) -> Iterator[Finding]:
         mend=install,
     )
     progress = Progress()
-    progress("trying whether KVM boots a guest (once, up to 25 s)")
-    verdict = choose_accelerator(qemu, settings, paths.cache, kernels(paths))
+    progress("trying whether KVM boots a guest (up to 25 s)")
+    verdict = choose_accelerator(qemu, settings, paths.cache, kernels(paths), fresh=True)
     progress.clear()
     yield Finding(
         name="KVM",
         ok=verdict.accelerator == "kvm",
         detail=verdict.reason if verdict.accelerator == "kvm" else f"emulation: {verdict.reason}",
-        mend="enable virtualisation in the firmware, load kvm_intel or kvm_amd, join group kvm",
+        mend=verdict.mend,
         needed=False,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, ParamSpec
 
 import click
 
@@ -18,6 +20,7 @@ from mayfly.images.catalogue import Catalogue, check
 from mayfly.images.importer import import_image
 from mayfly.images.mirror import given_mirror
 from mayfly.images.recipe import RECIPES, Init, check_disk_bytes, find_recipe
+from mayfly.images.trouble import explained
 from mayfly.model import Image
 from mayfly.units import parse_size, show_size
 
@@ -42,6 +45,20 @@ Examples:
 )
 def image() -> None:
     """Build, import, list and remove images: the disks that machines start from."""
+
+
+Given = ParamSpec("Given")
+
+
+def explaining(command: Callable[Given, None]) -> Callable[Given, None]:
+    """Have a command explain what the host refuses."""
+
+    @functools.wraps(command)
+    def explained_command(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        with explained(Paths.for_user().images):
+            command(*args, **kwargs)
+
+    return explained_command
 
 
 def _tidy_on_signals() -> None:
@@ -97,6 +114,7 @@ Documentation, manual pages and translations are left out of the image.
 @click.option("--mirror", help="Where packages come from; else this host's own Debian mirror.")
 @click.option("--security-mirror", help="Where security updates come from; else MIRROR-security.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@explaining
 def build_image(
     recipe: str,
     name: str | None,
@@ -145,6 +163,7 @@ stand alone and boot by BIOS. Inside, Mayfly's agent is started by cloud-init.
 @click.option("--name", required=True, help="Name of the image.")
 @click.option("--os", "os_name", default="unknown", show_default=True, help="What is on the disk.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@explaining
 def import_file(file: Path, name: str, os_name: str, force: bool) -> None:
     """Import a disk file, such as a distribution's cloud image."""
     _tidy_on_signals()
@@ -155,6 +174,7 @@ def import_file(file: Path, name: str, os_name: str, force: bool) -> None:
 
 @image.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@explaining
 def list_images(as_json: bool) -> None:
     """List the images that you can run: yours, then the site's."""
     found = _catalogue().list()
@@ -167,6 +187,7 @@ def list_images(as_json: bool) -> None:
 @image.command("show")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+@explaining
 def show_image(name: str, as_json: bool) -> None:
     """Show what is known of an image, and check its disk."""
     found = _catalogue().find(name)
@@ -181,6 +202,7 @@ def show_image(name: str, as_json: bool) -> None:
 @image.command("remove")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@explaining
 def remove_image(name: str, yes: bool) -> None:
     """Delete an image of yours."""
     catalogue = _catalogue()

@@ -13,7 +13,7 @@ import click
 
 from mayfly import __version__
 from mayfly.cli.output import plain
-from mayfly.errors import RUN_FAILED, MayflyError, exit_status
+from mayfly.errors import RUN_FAILED, MayflyError, exit_status, refusal
 
 COMMANDS = {
     "run": ("mayfly.cli.run", "run", "Run a command in a fresh machine of its own."),
@@ -111,15 +111,16 @@ def main() -> None:
             example = "mayfly run IMAGE -- ls -l"
             click.echo(f"  hint: write -- before the job's own command: {example}", err=True)
         code = RUN_FAILED if running else error.exit_code
-    except MayflyError as error:
-        show_error(error)
-        code = RUN_FAILED if running else exit_status(error)
-        if "--debug" in words:
-            traceback.print_exc()
     except (ReaderGone, BrokenPipeError):
         # That is no fault. Python must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = RUN_FAILED if running else 0
+    except (MayflyError, OSError) as error:
+        known = refusal(error) if isinstance(error, OSError) else error
+        show_error(known)
+        code = RUN_FAILED if running else exit_status(known)
+        if "--debug" in words:
+            traceback.print_exc()
     except Exception as error:
         click.echo(f"mayfly: a fault in Mayfly itself: {type(error).__name__}: {error}", err=True)
         click.echo("  hint: run it again with 'mayfly --debug ...' and report it", err=True)

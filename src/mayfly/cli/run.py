@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from mayfly.engine.caller import (
 )
 from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
 from mayfly.engine.session.job import JobRequest, Workdir
-from mayfly.errors import RUN_FAILED, Invalid, MayflyError
+from mayfly.errors import RUN_FAILED, Invalid, MayflyError, Quota, refusal
 from mayfly.images.catalogue import check
 from mayfly.model import (
     Account,
@@ -113,13 +112,8 @@ def run(**typed: object) -> None:
     steps = Steps(report=progress, note=progress.note)
     try:
         outcome = _run(options, progress, steps)
-    except MayflyError as error:
-        reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
-        outcome = _outcome(steps, reason)
-    except OSError as error:
-        # A full disk or missing right, somewhere that nothing else looked after.
-        who = Who.SITE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Who.MAYFLY
-        outcome = _outcome(steps, f"the host refused: {error}", who=who)
+    except (MayflyError, OSError) as error:
+        outcome = _outcome(steps, refusal(error) if isinstance(error, OSError) else error)
     except KeyboardInterrupt:
         outcome = Outcome(
             phase=steps.phase, who=Who.JOB, code=130, reason="interrupted", machine=steps.machine
@@ -129,12 +123,12 @@ def run(**typed: object) -> None:
     sys.exit(outcome.code)
 
 
-def _outcome(steps: Steps, reason: str, *, who: Who = Who.MAYFLY) -> Outcome:
+def _outcome(steps: Steps, error: MayflyError) -> Outcome:
     return Outcome(
         phase=steps.phase,
-        who=who,
+        who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
         code=RUN_FAILED,
-        reason=reason,
+        reason=error.message + (f"\n  hint: {error.hint}" if error.hint else ""),
         machine=steps.machine,
     )
 

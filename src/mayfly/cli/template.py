@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 
 import click
@@ -93,5 +92,4 @@ def remove(key: str) -> None:
             hint="'mayfly template list' shows what there is",
         )
     remove_template(matching[0])
-    shutil.rmtree(matching[0], ignore_errors=True)
     click.echo(f"removed {matching[0].name[:12]}")

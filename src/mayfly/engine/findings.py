@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.config import Paths
+from mayfly.engine.privileges import namespace_hint
 from mayfly.engine.process import namespaces_work
+from mayfly.engine.share import SERVERS
 from mayfly.model import Finding
 from mayfly.units import GIB, show_size
 
 NEEDED_FREE = 2 * GIB
-SFTP_SERVERS = (
-    "/usr/lib/openssh/sftp-server",
-    "/usr/lib/sftp-server",
-    "/usr/libexec/openssh/sftp-server",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ def _tool(tool: Tool) -> Finding:
 
 
 def _sftp_server() -> Finding:
-    found = [path for path in SFTP_SERVERS if os.access(path, os.X_OK)]
+    found = [path for path in SERVERS if os.access(path, os.X_OK)]
     return Finding(
         name="sftp-server",
         ok=bool(found),
@@ -84,7 +81,7 @@ def _namespaces() -> Finding:
         name="namespaces",
         ok=ok,
         detail=good if ok else bad,
-        mend="sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000",
+        mend=namespace_hint(Path("/proc/sys")),
         needed=False,
     )
 

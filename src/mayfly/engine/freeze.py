@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mayfly.command import run
@@ -31,7 +33,7 @@ from mayfly.engine.template import (
     find_template,
     open_file,
     remove_stale,
-    remove_template,
+    remove_template_files,
     stamp,
     template_key,
     template_lock,
@@ -43,6 +45,7 @@ from mayfly.model import Image, Shape, State
 from mayfly.units import MIB, show_size
 
 TOOL_LIMIT_S = 60.0
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 DISK_HEADROOM = 400 * MIB
 """What a template's disk layer takes at most, by experience, besides its memory."""
 
@@ -67,9 +70,10 @@ def ensure_template(engine: Engine, image: Image, shape: Shape, report: Report) 
 
 def _make(engine: Engine, image: Image, shape: Shape, key: str, report: Report) -> Template:
     final = engine.paths.templates / key
-    remove_template_files(final)
-    fresh = engine.paths.templates / f".{key}-{os.getpid()}"
-    shutil.rmtree(fresh, ignore_errors=True)
+    # The lock is ours: whoever left a half-made one is dead.
+    for path in (final, engine.paths.templates / f".{key}"):
+        remove_template_files(path)
+    fresh = engine.paths.templates / f".{key}"
     fresh.mkdir(parents=True, mode=0o700)
     _check_room(fresh, shape)
     fd = -1
@@ -81,17 +85,17 @@ def _make(engine: Engine, image: Image, shape: Shape, key: str, report: Report) 
         memory.seal(fd)
         memory.save(fd, fresh / MEMORY)
         _empty_layer(image, fresh)
-        template = _describe(image, shape, key, final, fresh, booted)
+        template = _describe(image, shape, key, fresh, booted)
         title = f"{image.name} {shape.cpus} CPU {shape.memory_mib} MiB"
         memory.hold(fresh, fd, title=title, hours=engine.settings.template_hours)
         report("proving that clones are unique")
-        fresh.rename(final)
         clone_identity_test(engine, template, image, fd)
-        write_template(template, final)
+        write_template(template, fresh)
+        # It gets its name whole: what bears none is debris as soon as nobody holds its lock.
+        fresh.rename(final)
     except BaseException as error:
-        for path in (fresh, final):
-            remove_template(path)
-        if isinstance(error, OSError):
+        remove_template_files(fresh)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise Quota(
                 f"cannot make the template in {engine.paths.templates}: {error.strerror}",
                 hint=f"free some space, or set MAYFLY_HOME to a roomier disk than {fresh.parent}",
@@ -100,14 +104,7 @@ def _make(engine: Engine, image: Image, shape: Shape, key: str, report: Report) 
     finally:
         if fd >= 0:
             os.close(fd)
-    return template
-
-
-def remove_template_files(path: Path) -> None:
-    """Remove a template that was found spoiled, keeping its lock."""
-    if path.exists():
-        memory.end_holder(path)
-        shutil.rmtree(path)
+    return replace(template, path=final)
 
 
 def _check_room(directory: Path, shape: Shape) -> None:
@@ -227,13 +224,11 @@ def _empty_layer(image: Image, fresh: Path) -> None:
     _flush(fresh / EMPTY)
 
 
-def _describe(
-    image: Image, shape: Shape, key: str, final: Path, fresh: Path, booted: Booted
-) -> Template:
+def _describe(image: Image, shape: Shape, key: str, fresh: Path, booted: Booted) -> Template:
     hello = booted.hello
     return Template(
         key=key,
-        path=final,
+        path=fresh,
         image=image.name,
         image_sha512=image.sha512,
         shape=shape,

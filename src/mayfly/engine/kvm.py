@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 import struct
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.config import Settings
@@ -20,6 +22,8 @@ from mayfly.engine.probe import Qemu
 
 DEVICE = "/dev/kvm"
 WORD = b"MAYFLY-GUEST-RUNS\n"
+NEGATIVE_S = 24 * 3600.0
+"""How long a failed trial is believed: firmware and modules change without a new kernel."""
 PATIENCE_S = 25.0
 """A tiny guest is up in about a second where KVM works."""
 
@@ -30,47 +34,99 @@ class Verdict:
 
     accelerator: str
     reason: str
+    mend: str = ""
+    """The command that lets KVM be used, where it is not."""
 
 
-def choose_accelerator(qemu: Qemu, settings: Settings, cache: Path, kernels: list[Path]) -> Verdict:
-    """Decide between KVM and emulation; ``kernels`` are Linux kernels to prove KVM with."""
+def choose_accelerator(
+    qemu: Qemu, settings: Settings, cache: Path, kernels: list[Path], *, fresh: bool = False
+) -> Verdict:
+    """Decide between KVM and emulation; ``kernels`` are Linux kernels to prove KVM with.
+
+    ``fresh``: try again what failed before.
+    """
     if settings.accelerator in ("kvm", "tcg"):
-        return Verdict(accelerator=settings.accelerator, reason="chosen in the settings")
-    if not qemu.has_kvm:
-        return Verdict(accelerator="tcg", reason="this QEMU has no KVM")
-    if not os.access(DEVICE, os.R_OK | os.W_OK):
-        word = "may not be opened by this user" if os.path.exists(DEVICE) else "is not there"
-        return Verdict(accelerator="tcg", reason=f"{DEVICE} {word}")
-    if os.geteuid() == 0 and os.stat(DEVICE).st_mode & 0o066 == 0:
-        word = "is for root alone, and machines run as other users (chmod 0660, group kvm)"
-        return Verdict(accelerator="tcg", reason=f"{DEVICE} {word}")
-    if qemu.root:
-        word = "a QEMU in a tree of its own; the setting 'accelerator' decides"
-        return Verdict(accelerator="tcg", reason=f"KVM cannot be proved with {word}")
-    release = os.uname().release
-    file = cache / "probe" / f"kvm-{qemu.identity}-{release}.json"
-    try:
-        return Verdict(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        pass  # Not tried yet.
+        mend = 'write accelerator = "auto" in config.toml'
+        return Verdict(accelerator=settings.accelerator, reason="chosen in the settings", mend=mend)
+    obstacle = _obstacle(qemu)
+    if obstacle:
+        return obstacle
+    file = cache / "probe" / f"kvm-{qemu.identity}-{os.uname().release}.json"
+    known = _remembered(file)
+    if known and not (fresh and known.accelerator != "kvm"):
+        return known
     readable = [kernel for kernel in kernels if os.access(kernel, os.R_OK)]
     if not readable:
-        return Verdict(accelerator="tcg", reason="there is no Linux kernel here to prove KVM with")
-    verdict = _try(qemu, readable[0])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(verdict)))
-    fresh.replace(file)
+        return _emulation(
+            "there is no Linux kernel here to prove KVM with", "mayfly image build debian-12"
+        )
+    verdict = _verdict(works=boots(qemu, readable[0], "kvm", patience_s=PATIENCE_S))
+    _remember(file, verdict)
     return verdict
 
 
-def _try(qemu: Qemu, kernel: Path) -> Verdict:
-    if boots(qemu, kernel, "kvm", patience_s=PATIENCE_S):
+def _emulation(reason: str, mend: str) -> Verdict:
+    return Verdict(accelerator="tcg", reason=reason, mend=mend)
+
+
+def _obstacle(qemu: Qemu) -> Verdict | None:
+    """Give why KVM cannot be used, where that is seen without a trial."""
+    if not qemu.has_kvm:
+        return _emulation("this QEMU has no KVM", "apt-get install qemu-system-x86")
+    try:
+        device = os.stat(DEVICE)
+    except OSError:
+        return _emulation(f"{DEVICE} is not there", "modprobe kvm_intel || modprobe kvm_amd")
+    for_group = device.st_mode & 0o060 == 0o060
+    open_it = f"chgrp kvm {DEVICE} && chmod 0660 {DEVICE}"
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        mend = f"adduser {_user()} kvm  # then log in again"
+        reason = f"{DEVICE} may not be opened by this user"
+        return _emulation(reason, mend if for_group else f"{open_it} && {mend}")
+    if os.geteuid() == 0 and device.st_mode & 0o066 == 0:
+        word = "is for root alone, and machines run as other users (chmod 0660, group kvm)"
+        return _emulation(f"{DEVICE} {word}", open_it)
+    if qemu.root:
+        word = "a QEMU in a tree of its own; the setting 'accelerator' decides"
+        return _emulation(
+            f"KVM cannot be proved with {word}", 'write accelerator = "kvm" in config.toml'
+        )
+    return None
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "USER"
+
+
+def _verdict(*, works: bool) -> Verdict:
+    if works:
         return Verdict(accelerator="kvm", reason="a guest booted under KVM")
-    return Verdict(
-        accelerator="tcg",
-        reason=f"{DEVICE} opens, but a guest did not boot under KVM",
+    return _emulation(
+        f"{DEVICE} opens, but a guest did not boot under KVM",
+        "nothing needs to be done: emulation is used, and 'mayfly doctor' tries KVM again",
     )
+
+
+def _remembered(file: Path) -> Verdict | None:
+    """Give the verdict of an earlier trial, as far as it is still believed."""
+    try:
+        kept = json.loads(file.read_text())
+        accelerator, made = kept["accelerator"], float(kept["made"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # Not tried yet.
+    if accelerator != "kvm" and not 0 <= time.time() - made < NEGATIVE_S:
+        return None
+    return _verdict(works=accelerator == "kvm")
+
+
+def _remember(file: Path, verdict: Verdict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps({"accelerator": verdict.accelerator, "made": time.time()}))
+    fresh.replace(file)
 
 
 def boots(qemu: Qemu, kernel: Path, accelerator: str, *, patience_s: float) -> bool:

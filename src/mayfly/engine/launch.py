@@ -10,13 +10,15 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.engine import linux
-from mayfly.errors import Failed
+from mayfly.engine.privileges import namespace_hint
+from mayfly.errors import Failed, Unavailable
 
 NEW_ROOT = "/tmp"  # noqa: S108 - only a mount point, and only inside the new mount namespace
 LIBRARY_DIRS = ("usr", "lib", "lib64", "lib32", "libx32", "bin", "sbin", "nix", "gnu")
@@ -56,11 +58,11 @@ class Launched:
 
     def go(self) -> None:
         """Let it exec; raises ``Failed`` with the step that did not work."""
-        with contextlib.suppress(BrokenPipeError):
-            # Its end is closed when a step before has failed: the status below says which.
-            os.write(self._go, b"1")
-        os.close(self._go)
-        with open(self._status, "rb") as status:
+        with open(self._status, "rb") as status, open(self._go, "wb", buffering=0) as go:
+            with contextlib.suppress(BrokenPipeError):
+                # Its end is closed when a step before has failed: the status below says which.
+                go.write(b"1")
+            # Ours stays open until the program runs: the child takes its end for our death.
             trouble = status.read()
         if trouble:
             os.waitpid(self.pid, 0)
@@ -81,7 +83,15 @@ def launch(
     if isolation.namespaces and os.geteuid() != 0:
         flags |= linux.CLONE_NEWUSER
     ids = (os.geteuid(), os.getegid())
-    pid = linux.fork_into(flags)
+    try:
+        pid = linux.fork_into(flags)
+    except OSError as error:
+        for fd in (go_read, go_write, status_read, status_write):
+            os.close(fd)
+        raise Unavailable(
+            f"QEMU cannot be shut in, this host lets no namespaces be made: {error.strerror}",
+            hint=namespace_hint(Path("/proc/sys")),
+        ) from error
     if pid == 0:
         # While the child has our ends too, the pipes would never tell it that we are gone.
         os.close(go_write)
@@ -119,15 +129,21 @@ def _child(
         _drop(isolation)
         if isolation.die_with_parent:
             linux.die_with_parent()
-        # The parent may have died before the line above: then this read gives nothing.
-        if os.read(go, 1) != b"1":
+        # The parent may have died before the line above, even with the word already given.
+        if os.read(go, 1) != b"1" or _hung_up(go):
             os._exit(1)
-        _keep_only(pass_fds, status)
+        keep_only(pass_fds, status)
         os.execve(argv[0], list(argv), {"LC_ALL": "C", "PATH": "/usr/bin:/bin"})
     except BaseException as error:  # noqa: BLE001 - the child must end here whatever happens
         os.write(status, str(error).encode("utf-8", "replace")[:4000])
     finally:
         os._exit(127)
+
+
+def _hung_up(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
 
 
 def _standard_streams(output: int) -> None:
@@ -212,7 +228,8 @@ def _drop(isolation: Isolation) -> None:
     linux.no_new_privileges()
 
 
-def _keep_only(fds: tuple[int, ...], status: int) -> None:
+def keep_only(fds: tuple[int, ...], status: int) -> None:
+    """Close every descriptor but the standard ones, ``fds``, and ``status``, which ends at exec."""
     previous = -1
     for fd in sorted({*fds, 0, 1, 2, status}):
         # Not for an empty range: closerange(0, 0) closes everything (CPython 3.11).

@@ -14,15 +14,17 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mayfly.config import host_id
+from mayfly.engine.launch import keep_only
 from mayfly.engine.linux import start_time
 from mayfly.errors import Failed, Quota
 
-HOLDER = "holder.json"
+HOLDER = f"holder-{host_id()}.json"
+"""A template may lie in a home that several hosts share; its memory is held on each."""
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 COPY_BYTES = 1 << 22
 
@@ -121,29 +123,47 @@ def hold(directory: Path, fd: int, *, title: str, hours: int) -> None:
     It takes the place of the one that was written down before, which ends.
     """
     before = read_holder(directory)
-    process = subprocess.Popen(
-        [f"mayfly-template {title}", str(hours * 3600)],
-        executable="/usr/bin/sleep",
-        pass_fds=[fd],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )
-    started = start_time(process.pid)
-    # It is nobody's child to wait for: whoever started it may end first.
-    process.returncode = 0
-    if started is None:
-        raise Failed("the process that should hold a template's memory ended at once")
-    holder = Holder(pid=process.pid, started=started, fd=fd, until=time.time() + hours * 3600)
-    try:
+    seconds = hours * 3600
+    go_read, go_write = os.pipe()
+    status_read, status_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # With its own end for writing open it would never see that this process ended.
+        os.close(go_write)
+        _sleep((go_read, status_write), fd, [f"mayfly-template {title}", str(seconds)])
+    os.close(go_read)
+    os.close(status_write)
+    # Until it is written down it only waits, and ends when this process does.
+    with os.fdopen(go_write, "wb", buffering=0) as go:
+        started = start_time(pid)
+        if started is None:
+            raise Failed("the process that should hold a template's memory ended at once")
+        holder = Holder(pid=pid, started=started, fd=fd, until=time.time() + seconds)
         write_holder(directory, holder)
-    except BaseException:
-        _end(holder)
-        raise
+        go.write(b"1")
+    # Until it executes it has whatever this process had open, locks too.
+    with os.fdopen(status_read, "rb") as status:
+        status.read()
     if before is not None:
         _end(before)
+
+
+def _sleep(pipes: tuple[int, int], fd: int, argv: list[str]) -> None:
+    """Never returns: the child that will hold ``fd``."""
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        go, status = pipes
+        os.set_inheritable(fd, True)
+        started = os.read(go, 1) == b"1"
+        keep_only((fd,), status)
+        if started:
+            os.execv("/usr/bin/sleep", argv)
+    finally:
+        os._exit(127)
 
 
 def write_holder(directory: Path, holder: Holder) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mayfly.engine.machine import Attach, Machine, Order, machine_for
 from mayfly.engine.records import reap
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
-from mayfly.engine.template import Engine, Template, check_fits, find_template
+from mayfly.engine.template import Engine, Template, check_fits, find_template, sweep_templates
 from mayfly.engine.watch import Watch, explained
 from mayfly.errors import RUN_FAILED, MayflyError, Quota
 from mayfly.model import (
@@ -89,6 +89,7 @@ def template_for(engine: Engine, image: Image, shape: Shape, report: Report) -> 
 
 def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
     reap(engine.paths.machines, time.time())
+    sweep_templates(engine.paths.templates)
     steps.mark("clean-up")
     if job.request.workdir is not None:
         from mayfly.engine.session.send import check_workdir  # noqa: PLC0415 - not for every run

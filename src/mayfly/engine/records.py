@@ -29,7 +29,7 @@ RECORD_FORMAT = 1
 RECORD = "record.json"
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 SLOTS = 65_536
-FRESH_S = 60.0
+FRESH_S = 5.0
 """Age after which an unnamed directory cannot be one that is just being made."""
 
 

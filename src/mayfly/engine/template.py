@@ -19,7 +19,7 @@ from mayfly.engine import memory
 from mayfly.engine.agentdisk import disk_key
 from mayfly.engine.argv import cpu_model
 from mayfly.engine.probe import Qemu
-from mayfly.errors import Missing, Quota
+from mayfly.errors import Conflict, Missing, Quota
 from mayfly.model import Image, Shape
 from mayfly.units import MIB, show_size
 
@@ -31,6 +31,9 @@ DISK = "disk.qcow2"
 EMPTY = "empty.qcow2"
 AGENT = "agent.iso"
 FILES = (STATE, MEMORY, DISK, EMPTY, AGENT)
+
+UNUSED_S = 7 * 86400.0
+"""After so long without use a template is removed when another is made."""
 
 Report = Callable[[str], None]
 
@@ -206,26 +209,66 @@ def _held_memory(template: Template, *, least_s: float) -> int | None:
 
 
 def remove_template(path: Path) -> None:
-    """Remove a template and end the process that holds its memory."""
+    """Remove a template and end the process that holds its memory; machines made from it go on.
+
+    Raises ``Conflict`` when another command is making it or reading it back.
+    """
+    file = path.with_name(f"{path.name}.lock")
+    lock = _try_lock(file)
+    if lock is None:
+        raise Conflict(
+            f"template {path.name[:12]} is just being made or read back by another command"
+        )
+    try:
+        remove_template_files(path)
+        file.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def remove_template_files(path: Path) -> None:
+    """Remove what there is of a template; the caller holds its lock."""
     memory.end_holder(path)
     shutil.rmtree(path, ignore_errors=True)
-    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+
+
+def sweep_templates(templates: Path) -> None:
+    """Remove what killed commands left of templates that they were making."""
+    for path in templates.glob(".*"):
+        lock = _try_lock(templates / f"{path.name[1:].partition('-')[0]}.lock")
+        if lock is not None:
+            remove_template_files(path)
+            os.close(lock)
+
+
+def _try_lock(file: Path) -> int | None:
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def remove_stale(engine: Engine, fresh: Template) -> None:
-    """Remove what an older image, QEMU or agent left of the same image and shape, and debris."""
+    """Remove templates of the same name whose image is another by now, and those long unused."""
     for path in engine.paths.templates.iterdir():
-        if path == fresh.path or not path.is_dir():
+        if path == fresh.path or path.name.startswith(".") or not path.is_dir():
             continue
-        # What cannot be read, or is gone meanwhile, is left alone.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if path.name.startswith("."):
-                if time.time() - path.stat().st_mtime > 3600:
-                    remove_template(path)
-                continue
+        # What cannot be read, is in use, or is gone meanwhile, is left alone.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, Conflict):
             stored = json.loads((path / META).read_text())
-            if (stored["image"], stored["shape"]) == (fresh.image, asdict(fresh.shape)):
+            replaced = stored["image"] == fresh.image and stored["image_sha512"] != (
+                fresh.image_sha512
+            )
+            if replaced or time.time() - _last_used(path) > UNUSED_S:
                 remove_template(path)
+
+
+def _last_used(path: Path) -> float:
+    """Give when a template's memory was last held, in seconds since the epoch."""
+    return max(file.stat().st_mtime for file in (path / META, *path.glob("holder-*.json")))
 
 
 def open_file(path: Path, *, write: bool = False) -> int:
@@ -233,4 +276,7 @@ def open_file(path: Path, *, write: bool = False) -> int:
     try:
         return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
-        raise Missing(f"cannot open {path}: {error.strerror}") from error
+        raise Missing(
+            f"cannot open {path}: {error.strerror}",
+            hint="if it was removed just now, run the command again: it is made anew",
+        ) from error

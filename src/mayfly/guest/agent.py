@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from mayfly.guest import linux
 from mayfly.guest.control import Control, Surroundings
 from mayfly.guest.framing import Frame
+from mayfly.guest.job import spare_from_oom
 from mayfly.guest.lines import CONTROL, SESSION, SYSFS, Line, Sort, line_at, wait_for_device
 from mayfly.guest.loop import Loop
 from mayfly.guest.machine import Machine, oneself
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = dict(pairs)
     if "--daemon" in options:
         _detach()
+        spare_from_oom(b"-1000")
+        linux.lock_memory()
     _be_tidy()
     root = options.get("--test-root", "")
     control = _line(options, "control", CONTROL)

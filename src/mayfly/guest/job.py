@@ -178,6 +178,7 @@ def _try_to_become(
         os.umask(spec.umask)
         for limit, values in spec.limits:
             _limit(limit, values)
+        spare_from_oom(b"0")
         drop(spec.credentials)
     except OSError as error:
         return MAYFLY_FAILED, _reason(b"cannot become the job's user", error)
@@ -188,6 +189,13 @@ def _try_to_become(
     except OSError as error:
         return MAYFLY_FAILED, _reason(b"cannot enter " + spec.cwd, error)
     return _execute(spec, candidates)
+
+
+def spare_from_oom(score: bytes) -> None:
+    """Say how soon the kernel ends this process when memory is short: the agent never (-1000)."""
+    # A job of many small processes would else take its machine with it.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(score)
 
 
 def drop(credentials: Credentials) -> None:

@@ -14,6 +14,9 @@ MS_RDONLY = 1
 MS_REMOUNT = 32
 MS_BIND = 4096
 
+MCL_CURRENT = 1
+MCL_FUTURE = 2
+
 RNDADDENTROPY = 0x40085203
 RNDRESEEDCRNG = 0x5207
 
@@ -36,6 +39,11 @@ def set_hostname(name: bytes) -> None:
     """Call sethostname(2)."""
     if _libc.sethostname(name, len(name)) != 0:
         raise _error(name)
+
+
+def lock_memory() -> None:
+    """Call mlockall(2): what this process has and will have stays in memory, if it may."""
+    _libc.mlockall(MCL_CURRENT | MCL_FUTURE)
 
 
 def _error(name: bytes) -> OSError:

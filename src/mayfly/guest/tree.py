@@ -33,6 +33,9 @@ class Type(StrEnum):
     END = "e"
 
 
+_WITH_TARGET = frozenset({Type.LINK, Type.NOTE})
+
+
 class TreeError(ValueError):
     """The stream is not a stream of entries."""
 
@@ -70,6 +73,8 @@ def parse_entry(text: bytes) -> Entry:
         raise TreeError("an entry's numbers are out of range")
     if type(entry.path) is not str or type(entry.target) is not str:
         raise TreeError("an entry's path is text")
+    if entry.target and entry.type not in _WITH_TARGET:
+        raise TreeError("a target on what is neither a link nor a note")
     if not (-(1 << 62) < entry.mtime_ns < 1 << 62 and 0 <= entry.mode < 1 << 16):
         raise TreeError("an entry's numbers are out of range")
     try:
@@ -86,6 +91,8 @@ class EntryParser:
         self._buffer = bytearray()
         self._remaining = 0
         self.ended = False
+        self.header_bytes = 0
+        """Length of the header that came last, as it was sent."""
 
     def feed(self, data: bytes) -> Iterator[Entry | bytes]:
         """Take more bytes; yield an ``Entry`` at its header, then its content as ``bytes``."""
@@ -121,4 +128,5 @@ class EntryParser:
             return None
         text = bytes(self._buffer[LENGTH.size : LENGTH.size + length])
         del self._buffer[: LENGTH.size + length]
+        self.header_bytes = length
         return parse_entry(text)

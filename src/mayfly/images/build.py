@@ -6,7 +6,6 @@ Works as root, and as anyone who has user namespaces and a range of subordinate 
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import uuid
@@ -22,6 +21,7 @@ from mayfly.images.disk import Layout, mke2fs_argv
 from mayfly.images.follow import Report, follow, silent
 from mayfly.images.layer import Item, image_items, pack
 from mayfly.images.mirror import host_apt_options, host_mirror
+from mayfly.images.needs import boot_loader, subordinate_ids
 from mayfly.images.recipe import (
     Mirror,
     Recipe,
@@ -150,32 +150,18 @@ def make_file_system(disk: Path, layout: Layout, place: Scratch) -> None:
 
 def check_host() -> None:
     """Refuse to begin on a host that lacks a tool or a right that the build will need."""
-    missing = [tool for tool in TOOLS if shutil.which(tool, path=_PATH) is None]
+    missing = {tool: TOOLS[tool] for tool in TOOLS if shutil.which(tool, path=_PATH) is None}
+    loader = boot_loader()
+    if not loader.ok:
+        missing[loader.name] = grub.PACKAGE
     if missing:
-        packages = " ".join(dict.fromkeys(TOOLS[tool] for tool in missing))
         raise Failed(
             f"cannot build an image without {', '.join(missing)}",
-            hint=f"sudo apt install {packages}",
+            hint=f"sudo apt install {' '.join(dict.fromkeys(missing.values()))}",
         )
-    if os.geteuid() != 0:
-        _check_subordinate_ids()
-
-
-def _check_subordinate_ids() -> None:
-    if shutil.which("newuidmap", path=_PATH) is None:
-        raise Failed(
-            "cannot build an image as an ordinary user without newuidmap",
-            hint="sudo apt install uidmap",
-        )
-    try:
-        user = pwd.getpwuid(os.geteuid())
-    except KeyError as error:
-        raise Failed(f"user id {os.geteuid()} has no account, which building needs") from error
-    for file in (Path("/etc/subuid"), Path("/etc/subgid")):
-        lines = file.read_text().splitlines() if file.exists() else []
-        if not any(line.split(":")[0] in (user.pw_name, str(user.pw_uid)) for line in lines):
+    for need in subordinate_ids(_PATH):
+        if not need.ok:
             raise Failed(
-                f"{user.pw_name} has no range in {file}, which building as an ordinary user needs",
-                hint="sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "
-                f"{user.pw_name}",
+                f"cannot build an image as an ordinary user: {need.detail}",
+                hint=f"sudo {need.mend}",
             )

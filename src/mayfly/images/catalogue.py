@@ -7,6 +7,7 @@ so what a killed builder left there is cleared by the next one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -87,10 +88,13 @@ class Draft:
         """Hash the disk, record what it is, and put the image into the catalogue."""
         _sync(self.disk)
         record = make_record(self.name, self.disk, facts)
-        write_record(self.disk.parent / RECORD, record)
+        image = self.disk.parent
         # Nobody writes to an image again; machines write to overlays.
-        self.disk.chmod(0o444)
-        self.disk.parent.chmod(0o755)
+        for file in image.iterdir():
+            file.chmod(_mode(root=0o444, user=0o400))
+        write_record(image / RECORD, record)
+        (image / RECORD).chmod(_mode(root=0o644, user=0o600))
+        image.chmod(_mode(root=0o755, user=0o700))
         _sync(self.disk.parent)
         _move(self.disk.parent, self.place)
         _sync(self.place.parent)
@@ -146,6 +150,7 @@ class Catalogue:
                 )
             directory = self.own / ".work" / name
             _clear(directory)
+            _make_private(directory.parent)
             (directory / "image").mkdir(parents=True, mode=0o700)
             try:
                 yield Draft(name=name, directory=directory, place=place)
@@ -165,7 +170,7 @@ class Catalogue:
         with _locked(self.own, name, "remove"):
             gone = self.own / ".work" / name
             _clear(gone)
-            gone.parent.mkdir(exist_ok=True)
+            _make_private(gone.parent)
             place.rename(gone)
             _clear(gone)
 
@@ -181,7 +186,8 @@ def _names(directory: Path) -> list[str]:
 def _locked(own: Path, name: str, work: str) -> Iterator[None]:
     """Hold the lock of one name; the lock ends with the process, however that ends."""
     locks = own / ".lock"
-    locks.mkdir(parents=True, exist_ok=True)
+    _make_open(own)
+    _make_private(locks)
     descriptor = os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -197,6 +203,27 @@ def _locked(own: Path, name: str, work: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _mode(*, root: int, user: int) -> int:
+    """Choose: what root makes is the site's, for all to run; what a user makes is his own."""
+    return root if os.geteuid() == 0 else user
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory for its owner alone, whatever the umask or an older Mayfly made of it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    directory.chmod(0o700)
+
+
+def _make_open(directory: Path) -> None:
+    """Make a directory and those above it; what is there already was decided by somebody."""
+    if directory.is_dir():
+        return
+    _make_open(directory.parent)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir()
+        directory.chmod(_mode(root=0o755, user=0o700))
 
 
 def _clear(directory: Path) -> None:

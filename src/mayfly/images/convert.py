@@ -29,7 +29,8 @@ def convert(
     target: Path,
     *,
     report: Report,
-    limits: tuple[str, ...] = (),
+    guard: tuple[str, ...] = (),
+    pass_fds: tuple[int, ...] = (),
 ) -> None:
     """Convert a disk."""
     report("convert", None)
@@ -37,7 +38,8 @@ def convert(
         convert_argv(source, source_format, target),
         timeout_s=_TIMEOUT_S,
         on_line=partial(_tell, report),
-        limits=limits,
+        pass_fds=pass_fds,
+        guard=guard,
     )
 
 

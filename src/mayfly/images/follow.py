@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from mayfly.errors import Failed, Quota
 from mayfly.images.room import MORE_ROOM
@@ -24,6 +25,14 @@ _KEPT_LINES = 200
 _GRACE_S = 30.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a child process ended, and the last lines that it printed."""
+
+    code: int
+    lines: tuple[str, ...]
+
+
 def silent(phase: str, fraction: float | None) -> None:
     """Take a report of progress and do nothing with it."""
 
@@ -35,18 +44,38 @@ def follow(
     on_line: Callable[[str], None] = lambda line: None,
     env: Mapping[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
-    limits: tuple[str, ...] = (),
+    guard: tuple[str, ...] = (),
 ) -> None:
-    """Run ``argv`` to its end; both its outputs go to ``on_line``.
+    """Run ``argv`` to its end; both its outputs go to ``on_line``. For the rest see ``attend``.
 
-    ``limits`` are options of prlimit(1), for a program that reads what cannot be trusted.
+    Raises ``Quota`` when it ran out of disk space, ``Failed`` for any other bad end.
+    """
+    ended = attend(
+        argv, timeout_s=timeout_s, on_line=on_line, env=env, pass_fds=pass_fds, guard=guard
+    )
+    if ended.code != 0:
+        raise failure(argv[0], ended)
 
-    Raises ``Quota`` when it ran out of disk space, ``Failed`` for any other bad end. The child
-    and its own children are ended when this call is left in any way, our own death included.
+
+def attend(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    on_line: Callable[[str], None] = lambda line: None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: tuple[int, ...] = (),
+    guard: tuple[str, ...] = (),
+) -> Ended:
+    """Run ``argv`` to its end and tell how that was; both its outputs go to ``on_line``.
+
+    ``guard`` is a command that runs ``argv`` with less, such as prlimit(1): for a program that
+    reads what cannot be trusted. The child and its own children are ended when this call is left
+    in any way, our own death included.
     """
     log.debug("follow %s", argv)
-    # setpriv is a part of util-linux, as mount is: every Debian has it.
-    guarded = ["setpriv", "--pdeathsig", "TERM", *(("prlimit", *limits) if limits else ()), *argv]
+    # setpriv is a part of util-linux, as mount is: every Debian has it. It comes last, since the
+    # kernel forgets the signal when a guard changes the user.
+    guarded = [*guard, "setpriv", "--pdeathsig", "TERM", *argv]
     try:
         child = subprocess.Popen(
             guarded,
@@ -56,17 +85,17 @@ def follow(
             env=env,
             pass_fds=pass_fds,
             start_new_session=True,
+            umask=0o022,
         )
     except FileNotFoundError as error:
-        raise Failed(f"cannot run setpriv: {error.strerror}") from error
+        raise Failed(f"cannot run {guarded[0]}: {error.strerror}") from error
     tail: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
         _read(child, tail, on_line, time.monotonic() + timeout_s)
         code = child.wait()
     finally:
         _end(child)
-    if code != 0:
-        raise _failure(argv[0], code, list(tail))
+    return Ended(code=code, lines=tuple(tail))
 
 
 def _read(
@@ -104,7 +133,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdout.close()
 
 
-def _failure(program: str, code: int, lines: list[str]) -> Failed | Quota:
+def failure(program: str, ended: Ended) -> Failed | Quota:
+    """Give the error for a bad end, in the words of the program."""
+    lines = ended.lines
     text = "\n".join(lines)
     if "No space left on device" in text or "enough free space" in text:
         return Quota(f"{program} ran out of disk space", hint=MORE_ROOM)
@@ -116,4 +147,4 @@ def _failure(program: str, code: int, lines: list[str]) -> Failed | Quota:
     said = [line for line in lines if line and not line.startswith("I: ")]
     useful = [line for line in said if line.startswith(("E: ", "dpkg: error", "mke2fs: "))]
     last = next((line for line in useful if "mmdebstrap failed" not in line), "")
-    return Failed(f"{program} failed: {last or (said or [f'exit status {code}'])[-1]}")
+    return Failed(f"{program} failed: {last or (said or [f'exit status {ended.code}'])[-1]}")

@@ -18,7 +18,14 @@ from mayfly.images.disk import PARTITION_START, SECTOR, Layout, master_boot_reco
 GRUB_DIRECTORY = Path("/usr/lib/grub/i386-pc")
 _MODULES = ("biosdisk", "part_msdos", "ext2", "normal", "linux", "serial", "terminal")
 _KERNEL_SECTOR = 0x5C
+PACKAGE = "grub-pc-bin"
+_FILES = ("boot.img", "kernel.img")
 _PACKAGES = "install the packages grub-pc-bin and grub-common"
+
+
+def is_installed() -> bool:
+    """Tell whether GRUB's own files for BIOS machines are here: package grub-pc-bin."""
+    return all((GRUB_DIRECTORY / name).is_file() for name in _FILES)
 
 
 def core_argv(target: Path) -> list[str]:

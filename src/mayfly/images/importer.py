@@ -6,28 +6,32 @@ qemu-img under limits, and the result is a qcow2 of our own making.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from mayfly.command import Finished, run
 from mayfly.errors import Failed, Invalid, Missing, Quota
 from mayfly.images.catalogue import Catalogue, Draft
 from mayfly.images.convert import convert
-from mayfly.images.follow import Report, follow, silent
+from mayfly.images.follow import Report, failure, follow, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
+from mayfly.images.hostile import (
+    TIMEOUT_S,
+    guard,
+    is_readable,
+    path_of,
+    qemu_img,
+    readable,
+    writable,
+)
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
 from mayfly.units import GIB
-
-_TIMEOUT_S = 1800.0
-_ADDRESS_SPACE = 4 * GIB
-_CPU_S = 4 * 3600
 
 
 def import_image(
@@ -50,6 +54,7 @@ def import_image(
         with _unchanging(source, draft) as still:
             disk = _judge(still)
             _convert(still, disk, draft, report=report)
+        _judge_made(draft, disk)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)
         facts = Facts(os=os_name, source=f"file {file.name} ({disk.format})", disk_bytes=disk.bytes)
@@ -85,78 +90,87 @@ def _judge(source: BinaryIO) -> Disk:
     return recognise(source, os.fstat(source.fileno()).st_size)
 
 
-def _path(source: BinaryIO) -> str:
-    """Give a name for the file that was opened, whatever its own name leads to by now."""
-    return f"/proc/{os.getpid()}/fd/{source.fileno()}"
-
-
 @contextmanager
 def _unchanging(source: BinaryIO, draft: Draft) -> Iterator[BinaryIO]:
-    """Give the file, or a copy of it when somebody else could change it after it was judged."""
+    """Give the file, or a copy when others could change it after it was judged.
+
+    It is a copy too when qemu-img, which has fewer rights than root, could not read the file.
+    """
     found = os.fstat(source.fileno())
-    if found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022:
+    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+    if ours and is_readable(source):
         yield source
         return
     check_room(draft.directory, found.st_blocks * SECTOR)
     copy = draft.directory / "copy"
-    argv = ["cp", "--sparse=always", "--reflink=auto", _path(source), str(copy)]
-    follow(argv, timeout_s=_TIMEOUT_S)
-    with copy.open("rb") as target:
+    argv = ["cp", "--sparse=always", "--reflink=auto", path_of(source), str(copy)]
+    follow(argv, timeout_s=TIMEOUT_S, pass_fds=(source.fileno(),))
+    with readable(copy) as target:
         yield target
     copy.unlink()
 
 
 def _convert(source: BinaryIO, disk: Disk, draft: Draft, *, report: Report) -> None:
-    path = _path(source)
+    path = path_of(source)
     if disk.format == "raw":
         source.seek(0)
         check_boot(source.read(2 * SECTOR), disk.bytes)
     else:
-        _check(path, disk)
-    needed = _measure(path, disk)
+        _check(source, disk)
+    needed = _measure(source, disk)
     check_room(draft.directory, needed)
-    try:
-        convert(path, disk.format, draft.disk, report=report, limits=_limits(needed + GIB))
-    except Failed as error:
-        raise _damaged(disk, error.message) from error
+    with writable(draft.disk) as target:
+        try:
+            convert(
+                path,
+                disk.format,
+                Path(path_of(target)),
+                report=report,
+                guard=guard(needed + GIB),
+                pass_fds=(source.fileno(), target.fileno()),
+            )
+        except Failed as error:
+            raise _damaged(disk, error.message) from error
 
 
-def _check(path: str, disk: Disk) -> None:
-    done = _qemu_img(["check", "-f", disk.format, path])
-    if done.code not in (0, 3):  # 3: only space that is reserved but not used
-        raise _damaged(disk, done.complaint())
+def _judge_made(draft: Draft, disk: Disk) -> None:
+    """Refuse what no qemu-img would have made that did not come under the orders of the disk."""
+    with draft.disk.open("rb") as file:
+        made = _judge(file)
+    if made != Disk(format="qcow2", bytes=disk.bytes):
+        raise Invalid(f"it became a {made.format} of {made.bytes} bytes, not {disk.bytes}")
 
 
-def _measure(path: str, disk: Disk) -> int:
-    done = _qemu_img(["measure", "--output=json", "-f", disk.format, "-O", "qcow2", path])
-    if done.code != 0:
-        raise _damaged(disk, done.complaint())
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return int(answer["required"])
+def _check(source: BinaryIO, disk: Disk) -> None:
+    ended = qemu_img(["check", "-f", disk.format, path_of(source)], source)
+    if ended.code not in (0, 3):  # 3: only space that is reserved but not used
+        raise _damaged(disk, failure("qemu-img", ended).message)
+
+
+def _measure(source: BinaryIO, disk: Disk) -> int:
+    ended = qemu_img(["measure", "-f", disk.format, "-O", "qcow2", path_of(source)], source)
+    if ended.code != 0:
+        raise _damaged(disk, failure("qemu-img", ended).message)
+    required = re.search(r"^required size: (\d{1,18})$", "\n".join(ended.lines), re.MULTILINE)
+    if required is None:
+        raise _damaged(disk, "qemu-img does not say how large it is")
+    return int(required[1])
 
 
 def _start(draft: Draft) -> bytes:
     """Read the first two sectors of the disk that was made."""
-    target = draft.directory / "start"
-    count = ["bs=512", "count=2", f"if={draft.disk}", f"of={target}"]
-    _qemu_img(["dd", "-f", "qcow2", "-O", "raw", *count])
-    data = target.read_bytes()
-    target.unlink()
+    path = draft.directory / "start"
+    with readable(draft.disk) as made, writable(path) as target:
+        files = [f"if={path_of(made)}", f"of={path_of(target)}"]
+        ended = qemu_img(
+            ["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=2", *files], made, target
+        )
+        if ended.code != 0:
+            said = failure("qemu-img", ended).message
+            raise Failed(f"cannot read back the disk that was made: {said}")
+    data = path.read_bytes()
+    path.unlink()
     return data
-
-
-def _qemu_img(arguments: list[str]) -> Finished:
-    argv = ["prlimit", *_limits(GIB), "qemu-img", *arguments]
-    return run(argv, timeout_s=_TIMEOUT_S, check=False)
-
-
-def _limits(file_bytes: int) -> tuple[str, ...]:
-    return (
-        f"--as={_ADDRESS_SPACE}",
-        f"--cpu={_CPU_S}",
-        f"--fsize={file_bytes}",
-        "--core=0",
-    )
 
 
 def _damaged(disk: Disk, said: str) -> Invalid:

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.command import run
-from mayfly.errors import Failed
+from mayfly.errors import Failed, Missing
 
 log = logging.getLogger("mayfly.images")
 
 _PREFIX = "mayfly-build-"
-_LOCK = "lock"
 
 
 def in_namespace(argv: list[str]) -> list[str]:
@@ -54,44 +53,71 @@ def scratch(parent: Path | None = None) -> Iterator[Scratch]:
     """Make room for a build, and leave nothing of it behind."""
     # /tmp is often memory; a build takes more than a gigabyte.
     parent = parent or Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108
+    if not parent.is_dir():
+        raise Missing(f"there is no directory {parent} to build in", hint="TMPDIR names it")
     sweep(parent)
-    top = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    descriptor = _lock(top)
-    assert descriptor is not None, "a new directory is nobody else's"
+    top, descriptor = _new(parent)
     try:
         top.chmod(0o711)
         place = Scratch(top=top, lock=descriptor)
-        place.tree.mkdir()
-        place.private.mkdir(mode=0o700)
+        for directory, mode in ((place.tree, 0o755), (place.private, 0o700)):
+            directory.mkdir()
+            directory.chmod(mode)  # whatever the umask is: the tree becomes the guest's root
         yield place
     finally:
-        _delete(top)
+        _try_to_delete(top, "a build that has ended")
         os.close(descriptor)
 
 
 def sweep(parent: Path) -> None:
     """Delete what killed builds of this user left: the directories that nobody holds a lock of."""
     for top in parent.glob(f"{_PREFIX}*"):
-        if top.is_symlink() or top.lstat().st_uid != os.geteuid():
-            continue
         descriptor = _lock(top)
         if descriptor is None:
             continue
-        try:
-            _delete(top)
-        except (OSError, Failed) as error:
-            log.warning("cannot delete %s, left by a build that was killed: %s", top, error)
+        _try_to_delete(top, "a build that was killed")
         os.close(descriptor)
+
+
+def _new(parent: Path) -> tuple[Path, int]:
+    """Make a directory and lock it; another build's sweep may be faster, and then deletes it."""
+    while True:
+        top = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        descriptor = _lock(top)
+        if descriptor is not None:
+            return top, descriptor
 
 
 def _lock(top: Path) -> int | None:
-    descriptor = os.open(top / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Lock a directory; None when another holds it, or it is gone, or no directory of ours."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
-    return descriptor
+    found = os.fstat(descriptor)
+    try:
+        if found.st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had the lock before may have deleted the directory meanwhile.
+            if os.path.samestat(found, os.lstat(top)):
+                return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _try_to_delete(top: Path, whose: str) -> None:
+    """Delete; what stays is no reason to lose a finished build, and the next build tries again."""
+    try:
+        _delete(top)
+    except FileNotFoundError:
+        pass  # It is gone, as was wanted.
+    except (OSError, Failed) as error:
+        log.warning("cannot delete %s, left by %s: %s", top, whose, error)
 
 
 def _delete(top: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mayfly.cli import image as command
-from mayfly.errors import Invalid, Missing
+from mayfly.errors import Denied, Failed, Invalid, MayflyError, Missing, Quota
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.follow import Report
 from mayfly.images.recipe import Init, Mirror, Recipe
@@ -134,3 +137,40 @@ def test_every_command_explains_itself(name: str) -> None:
 @pytest.mark.parametrize("name", ["build", "import"])
 def test_help_teaches_by_example(name: str) -> None:
     assert f"  mayfly image {name} debian-12" in mayfly_image(name, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOSPC, Quota),
+        (errno.EDQUOT, Quota),
+        (errno.EACCES, Denied),
+        (errno.EPERM, Denied),
+        (errno.EROFS, Denied),
+        (errno.EIO, Failed),
+    ],
+)
+def test_what_the_host_refuses_is_said_with_its_path_and_a_hint(
+    images: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[MayflyError]
+) -> None:
+    def refuse(*args: object, **_: object) -> Image:
+        raise OSError(code, os.strerror(code), *args[2:])
+
+    monkeypatch.setattr(command, "build", refuse)
+    with pytest.raises(kind, match=re.escape(f"{images}: {os.strerror(code)}")) as caught:
+        mayfly_image("build", "debian-12")
+    assert caught.value.hint
+    monkeypatch.setattr(Catalogue, "remove", lambda *_: refuse(0, 0, "/the/file"))
+    with pytest.raises(kind, match="/the/file"):
+        mayfly_image("remove", "a", "--yes")
+
+
+def test_other_errors_of_the_host_stay_what_they_are(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Catalogue) -> list[Image]:
+        raise OSError(errno.EXDEV, str(images))
+
+    monkeypatch.setattr(Catalogue, "list", refuse)
+    with pytest.raises(OSError, match=str(images)):
+        mayfly_image("list")

@@ -12,6 +12,7 @@ import pytest
 from mayfly.config import Paths
 from mayfly.engine import findings
 from mayfly.engine.findings import NEEDED_FREE, TOOLS, look_at_host
+from mayfly.engine.share import SERVERS
 from mayfly.model import Finding
 
 
@@ -104,3 +105,18 @@ def test_memory_and_processors_are_told(paths: Paths) -> None:
     item = look(paths)["memory"]
     assert f"{len(os.sched_getaffinity(0))} CPUs" in item.detail
     assert "available of" in item.detail
+
+
+def test_the_mend_of_namespaces_is_the_one_for_this_kernel(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findings, "namespaces_work", lambda: False)
+    monkeypatch.setattr(findings, "namespace_hint", lambda sysctls: f"mended by {sysctls}")
+    assert look(paths)["namespaces"].mend == "mended by /proc/sys"
+
+
+def test_the_server_of_shares_is_looked_for_where_shares_find_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path == SERVERS[-2])
+    assert look(paths)["sftp-server"].detail == SERVERS[-2]

@@ -11,6 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 from mayfly.config import Settings
 from mayfly.engine import kvm
-from mayfly.engine.kvm import Verdict, choose_accelerator, tiny_initramfs, tiny_program
+from mayfly.engine.kvm import choose_accelerator, tiny_initramfs, tiny_program
 from mayfly.engine.probe import Qemu
 from tests.unit.engine.machines import QEMU
 
@@ -113,7 +114,7 @@ def test_without_kvm_machines_are_emulated(
 ) -> None:
     trial = Trial(monkeypatch, works=True)
     no_kvm = choose_accelerator(replace(QEMU, has_kvm=False), Settings(), tmp_path, [kernel])
-    assert no_kvm == Verdict(accelerator="tcg", reason="this QEMU has no KVM")
+    assert (no_kvm.accelerator, no_kvm.reason) == ("tcg", "this QEMU has no KVM")
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(device))
     closed = choose_accelerator(QEMU, Settings(), tmp_path, [kernel])
     assert (closed.accelerator, "may not be opened" in closed.reason) == ("tcg", True)
@@ -132,6 +133,58 @@ def test_without_a_kernel_nothing_is_proved_or_remembered(
     assert (verdict.accelerator, "no Linux kernel" in verdict.reason) == ("tcg", True)
     assert choose_accelerator(QEMU, Settings(), tmp_path, [kernel]).accelerator == "kvm"
     assert len(trial.tried) == 1
+
+
+@pytest.mark.usefixtures("device")
+def test_a_failure_is_believed_for_a_day_and_a_success_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Path
+) -> None:
+    now = [1e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    bad = Trial(monkeypatch, works=False)
+    verdict = choose_accelerator(QEMU, Settings(), tmp_path, [kernel])
+    assert verdict.reason == f"{kvm.DEVICE} opens, but a guest did not boot under KVM"
+    now[0] += 24 * 3600 - 1
+    assert choose_accelerator(QEMU, Settings(), tmp_path, [kernel]) == verdict
+    assert len(bad.tried) == 1
+    now[0] += 1
+    good = Trial(monkeypatch, works=True)
+    assert choose_accelerator(QEMU, Settings(), tmp_path, [kernel]).accelerator == "kvm"
+    now[0] += 1e9
+    assert choose_accelerator(QEMU, Settings(), tmp_path, [kernel]).accelerator == "kvm"
+    assert len(good.tried) == 1
+
+
+@pytest.mark.usefixtures("device")
+def test_only_a_failure_is_tried_again_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Path
+) -> None:
+    Trial(monkeypatch, works=False)
+    choose_accelerator(QEMU, Settings(), tmp_path, [kernel])
+    trial = Trial(monkeypatch, works=True)
+    for _ in range(2):
+        verdict = choose_accelerator(QEMU, Settings(), tmp_path, [kernel], fresh=True)
+        assert verdict.accelerator == "kvm"
+    assert len(trial.tried) == 1
+
+
+def test_each_obstacle_has_its_own_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Path, kernel: Path
+) -> None:
+    def mend() -> str:
+        return choose_accelerator(QEMU, Settings(), tmp_path, [kernel]).mend
+
+    Trial(monkeypatch, works=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    device.chmod(0o600)
+    assert mend() == f"chgrp kvm {device} && chmod 0660 {device}"
+    device.chmod(0o660)
+    assert "'mayfly doctor' tries KVM again" in mend()
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(device))
+    assert mend() == "adduser nobody kvm  # then log in again"
+    device.unlink()
+    assert mend() == "modprobe kvm_intel || modprobe kvm_amd"
 
 
 def pretended(folder: Path, *, says: bytes, goes_on: bool) -> Qemu:

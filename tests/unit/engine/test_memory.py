@@ -254,7 +254,7 @@ def test_a_holder_that_cannot_be_written_down_does_not_stay(
     monkeypatch.setattr(memory, "write_holder", full)
     with filled() as fd, pytest.raises(OSError, match="No space"):
         memory.hold(tmp_path, fd, title="x", hours=1)
-    assert os.waitpid(wanted[0].pid, 0)[1] == signal.SIGKILL
+    assert os.waitpid(wanted[0].pid, 0)[1] != 0
 
 
 def ourselves(fd: int) -> Holder:

@@ -235,6 +235,50 @@ def test_notes_without_end_are_cut_off(here: Receiving) -> None:
     taking.close()
 
 
+# --- long headers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Type.DIRECTORY, Type.FILE, Type.FIFO, Type.DELETED])
+def test_target_of_what_has_none_is_not_taken(here: Receiving, kind: Type) -> None:
+    with pytest.raises(TreeError):
+        here.receive(entry(kind, "a", target="x" * 60_000))
+
+
+LONG_NAMES = {
+    "many bytes": ["y" * 200, "z" * 200, "x" * 200],
+    "wide in memory": ["x" * 190 + "\U0001f600"],
+}
+
+
+@pytest.mark.parametrize("names", LONG_NAMES.values(), ids=LONG_NAMES)
+def test_long_paths_count_against_the_limit(here: Receiving, names: list[str]) -> None:
+    above = "/".join(names[:-1])
+    (here.path / above).mkdir(parents=True, exist_ok=True)
+    paths = [f"{'/'.join(names)}{number}" for number in range(9)]
+    said = here.receive(*(entry(Type.DIRECTORY, path) for path in paths), limit_bytes=700)
+    assert 0 < len(os.listdir(here.path / above)) < 9
+    assert len(said) == 1
+    assert said[0].startswith("not copied back, over the limit (--workdir-limit): ")
+
+
+def test_usual_paths_are_free(here: Receiving) -> None:
+    directories = [entry(Type.DIRECTORY, f"{'d' * 120}{number}") for number in range(200)]
+    empty = [file(f"f{number}", b"") for number in range(200)]
+    assert here.receive(*directories, *empty, limit_bytes=0) == ()
+
+
+@pytest.mark.parametrize("kind", [Type.NOTE, Type.LINK])
+def test_long_targets_are_cut_off(
+    here: Receiving, monkeypatch: pytest.MonkeyPatch, kind: Type
+) -> None:
+    monkeypatch.setattr("mayfly.engine.session.receive.SKIP_LIMIT", 200_000)
+    taking = here.begin(limit_bytes=100_000)
+    here.feed(taking, *[entry(kind, "x", target="y" * 60_000)] * 10)
+    assert taking.overrun
+    assert taking.entries < 10
+    taking.close()
+
+
 # --- anything at all -----------------------------------------------------------------------------
 
 names = st.sampled_from(

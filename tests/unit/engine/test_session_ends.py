@@ -156,8 +156,25 @@ def test_copy_back_after_the_time_limit_has_its_own_grace(tmp_path: Path) -> Non
     ran = run(script, time_limit_s=0.05, copy_grace_s=0.2, workdir=workdir(tmp_path))
 
     assert (ran.result.code, ran.result.phase) == (124, "copy-out")
-    assert "it ended after 2 paths, at out" in ran.result.warnings[0]
+    assert "it ended after 2 paths, at out; there may be more" in ran.result.warnings[0]
+    assert ran.result.warnings[1] == "not copied back, only a part of it came: out"
     assert os.listdir(tmp_path) == ["done"]
+
+
+def test_what_came_whole_before_the_time_limit_is_not_called_missing(tmp_path: Path) -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.start()
+        agent.message("signal")
+        agent.exit(None, "TERM")
+        agent.write(Stream.FILES_OUT, pack_entry(FILE) + b"12345")
+        for_ever(agent)
+
+    ran = run(script, time_limit_s=0.05, copy_grace_s=0.2, workdir=workdir(tmp_path))
+
+    assert os.listdir(tmp_path) == ["out"]
+    (warning,) = ran.result.warnings
+    assert "it ended after 1 paths, at out; there may be more" in warning
+    assert "missing" not in warning
 
 
 def test_job_that_ends_in_time_may_copy_only_until_the_grace_is_over(tmp_path: Path) -> None:

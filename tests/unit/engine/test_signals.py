@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from mayfly.engine.session.signals import FORWARDED, Insistence, parse_name, sho
 from mayfly.guest.framing import INITIAL_CREDIT, Stream
 from mayfly.guest.tree import Entry, Type, pack_entry
 from mayfly.model import Who
-from tests.unit.engine.sessions import pipe, run, run_on, workdir
+from tests.unit.engine.sessions import QUICK, pipe, run, run_on, workdir
 
 CHILDREN = Path(__file__).with_name("children.py")
 
@@ -112,6 +114,93 @@ def test_insistence_is_three_within_two_seconds() -> None:
         True,
         True,
     ]
+
+
+def insist(agent: FakeAgent, *numbers: signal.Signals) -> None:
+    for number in numbers:
+        ourselves(number)
+        assert agent.message("signal")["signal"] == short_name(number)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [([signal.SIGHUP], 129), ([signal.SIGTERM, signal.SIGTERM], 143)],
+    ids=["SIGHUP", "SIGTERM twice"],
+)
+def test_signals_that_end_a_run_whose_job_goes_on(numbers: list[signal.Signals], code: int) -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        insist(agent, *numbers)
+        # A machine that is alive and busy is no reason to wait for it.
+        while agent.write(Stream.STDOUT, b"x"):
+            pass
+
+    result = run(script, patience=QUICK).result
+
+    assert (result.code, result.who, result.phase) == (code, Who.JOB, "job")
+    assert result.reason == f"{numbers[0].name} came, and the job did not end within 0.4 s"
+
+
+def test_signal_again_and_again_does_not_prolong_the_wait() -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        while True:
+            insist(agent, signal.SIGHUP)
+
+    assert run(script, patience=QUICK).result.code == 129
+
+
+def test_job_that_ends_after_the_signal_has_its_own_end() -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        insist(agent, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM)
+        agent.exit(3)
+
+    assert run(script, patience=QUICK).result.code == 3
+
+
+def test_job_may_ignore_one_request_to_end() -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        insist(agent, signal.SIGTERM)
+        # The time limit, long after one SIGTERM more would have ended it.
+        agent.message("signal")
+        agent.exit(0)
+
+    ran = run(script, time_limit_s=0.4, patience=replace(QUICK, kill_s=0.05))
+    assert (ran.result.code, ran.result.phase) == (124, "job")
+
+
+def test_output_that_nobody_reads_does_not_hold_a_run_that_was_hung_up() -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        agent.write(Stream.STDOUT, bytes(INITIAL_CREDIT))
+        insist(agent, signal.SIGHUP)
+        agent.exit(3)
+        agent.until(lambda: False)
+
+    with pipe() as (_, stdout):
+        result = run_on(script, Stdio(stdout=stdout), patience=QUICK)
+
+    assert result.code == 3
+    assert "was lost" in result.warnings[0]
+
+
+def test_copy_back_goes_on_after_the_terminal_has_gone(tmp_path: Path) -> None:
+    def script(agent: FakeAgent) -> None:
+        agent.run()
+        insist(agent, signal.SIGHUP)
+        agent.exit(3)
+        for number in range(20):
+            # Each a step that takes longer than nothing: together longer than the wait.
+            agent.write(Stream.FILES_OUT, pack_entry(Entry(type=Type.DIRECTORY, path=f"d{number}")))
+            select.select([], [], [], 0.01)
+        agent.send_files()
+
+    result = run(script, workdir=workdir(tmp_path), patience=replace(QUICK, kill_s=0.05)).result
+
+    assert result.code == 3
+    assert len(os.listdir(tmp_path)) == 20
 
 
 def test_interrupt_before_the_job_has_started() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mayfly.engine import template
+from mayfly.engine.memory import HOLDER
 from mayfly.engine.template import (
     FILES,
     MEMORY,
@@ -23,10 +24,11 @@ from mayfly.engine.template import (
     remove_stale,
     remove_template,
     stamp,
+    sweep_templates,
     template_key,
     template_lock,
 )
-from mayfly.errors import Missing
+from mayfly.errors import Conflict, Missing
 from mayfly.model import Image, Shape
 from tests.unit.engine.machines import QEMU
 from tests.unit.engine.templates import IMAGE, SHAPE, engine_in, ignore, made
@@ -184,34 +186,13 @@ def test_one_makes_it_and_the_others_wait(engine: Engine) -> None:
     assert order[2:] == ["first", "second"]
 
 
-def test_whoever_removes_a_template_lets_nobody_in_twice(engine: Engine) -> None:
-    waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
-
-    def second() -> None:
-        with template_lock(engine, "key", lambda _: waiting.set()):
-            inside.set()
-            leave.wait(20)
-
-    thread = threading.Thread(target=second)
-    with template_lock(engine, "key", ignore):
-        thread.start()
-        assert waiting.wait(20)
-        remove_template(engine.paths.templates / "key")
-    assert inside.wait(20)
-    told = threading.Event()
-    third = threading.Thread(target=_enter, args=[engine, told])
-    third.start()
-    try:
-        assert told.wait(20), "the third must wait for the second"
-    finally:
-        leave.set()
-        thread.join()
-        third.join()
-
-
-def _enter(engine: Engine, told: threading.Event) -> None:
-    with template_lock(engine, "key", lambda _: told.set()):
-        pass
+def test_a_template_in_the_making_is_not_removed(engine: Engine) -> None:
+    written = made(engine)
+    with template_lock(engine, written.key, ignore), pytest.raises(Conflict, match="being made"):
+        remove_template(written.path)
+    assert find_template(engine, IMAGE, SHAPE) == written
+    remove_template(written.path)
+    assert find_template(engine, IMAGE, SHAPE) is None
 
 
 # --- removing ------------------------------------------------------------------------------------
@@ -228,16 +209,26 @@ def test_what_an_older_image_left_is_removed(engine: Engine) -> None:
     assert older.path not in left
 
 
-def test_debris_is_removed_when_it_is_old(engine: Engine) -> None:
+def test_debris_is_removed_but_not_what_is_in_the_making(engine: Engine) -> None:
+    for key in ("dead", "living"):
+        (engine.paths.templates / f".{key}").mkdir(parents=True)
+        (engine.paths.templates / f".{key}/memory").write_text("x")
+    with template_lock(engine, "living", ignore):
+        sweep_templates(engine.paths.templates)
+    assert not (engine.paths.templates / ".dead").exists()
+    assert (engine.paths.templates / ".living").exists()
+
+
+def test_what_was_not_used_for_long_is_removed(engine: Engine) -> None:
+    long_unused = made(engine, shape=replace(SHAPE, cpus=2))
+    os.utime(long_unused.path / META, (time.time() - 8 * 86400,) * 2)
+    used = made(engine, shape=replace(SHAPE, cpus=3))
+    os.utime(used.path / META, (time.time() - 8 * 86400,) * 2)
+    (used.path / HOLDER).write_text("{}")
     fresh = made(engine)
-    for name, age in ((".old", 7200), (".young", 60)):
-        debris = engine.paths.templates / name
-        debris.mkdir()
-        (debris / "memory").write_text("x")
-        os.utime(debris, (time.time() - age,) * 2)
     remove_stale(engine, fresh)
-    assert not (engine.paths.templates / ".old").exists()
-    assert (engine.paths.templates / ".young").exists()
+    left = {path for path in engine.paths.templates.iterdir() if path.is_dir()}
+    assert left == {used.path, fresh.path}
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "7", '"x"', "{}"])

@@ -15,8 +15,8 @@ from mayfly.engine.template import (
     MEMORY,
     Engine,
     open_memory,
-    remove_stale,
     remove_template,
+    sweep_templates,
     template_lock,
 )
 from tests.unit.engine.templates import engine_in, ignore, made
@@ -103,15 +103,13 @@ def test_a_removed_template_leaves_nothing_not_even_its_memory(engine: Engine) -
 
 
 def test_the_memory_of_what_a_killed_command_left_goes_too(engine: Engine) -> None:
-    fresh = made(engine)
-    debris = engine.paths.templates / f".{fresh.key}-17"
-    debris.mkdir()
+    debris = engine.paths.templates / ".key"
+    debris.mkdir(parents=True)
     fd = memory.new_memory("x", 1 << 20)
     memory.hold(debris, fd, title="x", hours=1)
     os.close(fd)
     holder = memory.read_holder(debris)
     assert holder is not None
-    os.utime(debris, (time.time() - 7200,) * 2)
-    remove_stale(engine, fresh)
+    sweep_templates(engine.paths.templates)
     assert os.waitpid(holder.pid, 0)[1] == signal.SIGKILL
     assert not debris.exists()

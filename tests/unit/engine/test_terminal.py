@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 from mayfly.engine.session.fake_agent import FakeAgent, playing
 from mayfly.engine.session.run import Stdio, run_job
 from mayfly.engine.session.terminal import Terminal, window_size
-from mayfly.guest.framing import Stream
+from mayfly.guest.framing import INITIAL_CREDIT, Kind, Stream, pack, pack_credit
 from tests.unit.engine.sessions import QUICK, REQUEST, Script, at_the_same_time, pipe, run_on
 
 CHILDREN = Path(__file__).with_name("children.py")
@@ -226,6 +226,119 @@ def test_interrupt_keys_that_are_answered_are_the_jobs_own(terminal: tuple[int, 
         agent.exit(0)
 
     assert run_in(slave, script) == 0
+
+
+def press_and_wait(agent: FakeAgent, master: int, *keys: bytes) -> None:
+    """Type, with an answer of the machine to each: it is not hung."""
+    for key in keys:
+        count = len(agent.received[Stream.STDIN]) + len(key)
+        os.write(master, key)
+        agent.until(lambda: len(agent.received[Stream.STDIN]) >= count)  # noqa: B023
+        agent.write(Stream.STDOUT, b".")
+        assert os.read(master, 1) == b"."
+
+
+def test_three_escape_keys_end_the_run_whatever_the_machine_sends(
+    terminal: tuple[int, int],
+) -> None:
+    master, slave = terminal
+
+    def script(agent: FakeAgent) -> None:
+        agent.start()
+        wait_until_raw(slave)
+        # As when a machine has the terminal answer queries between the keys.
+        press_and_wait(agent, master, b"\x1d", b"\x1b[1;1R", b"a\x1db")
+        os.write(master, b"\x1d")
+        agent.until(lambda: False)
+
+    assert run_in(slave, script) == 130
+
+
+def test_two_escape_keys_are_the_jobs_own(terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+
+    def script(agent: FakeAgent) -> None:
+        agent.start()
+        wait_until_raw(slave)
+        press_and_wait(agent, master, b"\x1d", b"\x1d", b"\r~.")
+        agent.exit(0 if agent.received[Stream.STDIN] == b"\x1d\x1d\r~." else 1)
+
+    assert run_in(slave, script) == 0
+
+
+def test_machine_that_refuses_stdin_does_not_defeat_the_escape(terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+
+    def script(agent: FakeAgent) -> None:
+        agent.start()
+        wait_until_raw(slave)
+        agent.raw(pack(Kind.CLOSE, Stream.STDIN))
+        agent.write(Stream.STDOUT, b".")
+        assert os.read(master, 1) == b"."
+        os.write(master, b"\x1d\x1d\x1d")
+        agent.until(lambda: False)
+
+    assert run_in(slave, script) == 130
+
+
+def stingy(act: Callable[[FakeAgent], None], slave: int) -> Script:
+    """Make a script that gives no credit back, and goes on when it has given out all it had."""
+
+    def script(agent: FakeAgent) -> None:
+        agent.generous = False
+        agent.start()
+        wait_until_raw(slave)
+        agent.until(lambda: len(agent.received[Stream.STDIN]) == INITIAL_CREDIT)
+        act(agent)
+
+    return script
+
+
+def type_all(master: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(master, view[:4096]) :]
+
+
+def wait_then_type(master: int, slave: int, data: bytes) -> None:
+    wait_until_raw(slave)
+    type_all(master, data)
+
+
+def test_machine_without_credit_does_not_defeat_the_escape(terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+    keys = bytes(INITIAL_CREDIT) + b"more" + b"\x1d\x1d\x1d"
+
+    with at_the_same_time(lambda: wait_then_type(master, slave, keys)):
+        code = run_in(slave, stingy(lambda agent: agent.until(lambda: False), slave))
+    assert code == 130
+
+
+def test_keys_wait_for_a_machine_without_credit(terminal: tuple[int, int]) -> None:
+    master, slave = terminal
+
+    def act(agent: FakeAgent) -> None:
+        agent.raw(pack_credit(Stream.STDIN, 100_000))
+        agent.until(lambda: len(agent.received[Stream.STDIN]) == INITIAL_CREDIT + 100_000)
+        agent.exit(0 if agent.received[Stream.STDIN].endswith(b"\0more") else 1)
+
+    keys = bytes(INITIAL_CREDIT + 100_000 - 4) + b"more"
+    with at_the_same_time(lambda: wait_then_type(master, slave, keys)):
+        assert run_in(slave, stingy(act, slave)) == 0
+
+
+def test_more_keys_than_there_is_room_for_are_told(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = terminal
+    monkeypatch.setattr("mayfly.engine.session.stdin.HELD_LIMIT", 10_000)
+    keys = bytes(INITIAL_CREDIT + 12_048) + b"\x1d\x1d\x1d"
+
+    with at_the_same_time(lambda: wait_then_type(master, slave, keys)):
+        script = stingy(lambda agent: agent.until(lambda: False), slave)
+        result = run_on(script, Stdio(stdin=slave, stdout=slave, stderr=slave), tty=None)
+    assert result.code == 130
+    assert result.warnings[0].endswith("of what was typed was lost: the job did not take it")
 
 
 def test_terminal_that_hangs_up_ends_stdin(terminal: tuple[int, int]) -> None:

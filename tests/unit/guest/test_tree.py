@@ -25,9 +25,12 @@ from mayfly.guest.tree import (
 PATH_MAX = 4096
 
 paths = st.binary(max_size=12).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+WITH_TARGET = (Type.LINK, Type.NOTE)
 others = st.builds(
-    Entry,
-    type=st.sampled_from([kind for kind in Type if kind not in (Type.FILE, Type.END)]),
+    lambda kind, target, **fields: Entry(
+        type=kind, target=target if kind in WITH_TARGET else "", **fields
+    ),
+    kind=st.sampled_from([kind for kind in Type if kind not in (Type.FILE, Type.END)]),
     path=paths,
     mode=st.integers(0, 0o177777),
     size=st.integers(0, 2**62 - 1),
@@ -153,6 +156,23 @@ def test_the_record_that_the_next_tests_spoil_is_good() -> None:
 def test_a_record_with_one_thing_wrong(changes: dict[str, Any]) -> None:
     with pytest.raises(TreeError):
         parse_entry(record(**changes))
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_only_a_link_and_a_note_have_a_target(kind: Type) -> None:
+    text = record(type=kind.value, target="t")
+    if kind in WITH_TARGET:
+        assert parse_entry(text).target == "t"
+    else:
+        with pytest.raises(TreeError, match="neither a link nor a note"):
+            parse_entry(text)
+
+
+def test_the_parser_tells_how_long_a_header_was_as_it_was_sent() -> None:
+    text = record() + b" " * 1000
+    parser = EntryParser()
+    assert len(list(parser.feed(LENGTH.pack(len(text)) + text))) == 1
+    assert parser.header_bytes == len(text)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mayfly.errors import Conflict, Failed, Invalid, Quota
+from mayfly.images import grub
 from mayfly.images.build import build, check_host
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.mirror import given_mirror
@@ -32,6 +33,11 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
+    loader = tmp_path / "grub"
+    loader.mkdir()
+    for name in ("boot.img", "kernel.img"):
+        (loader / name).touch()
+    monkeypatch.setattr(grub, "GRUB_DIRECTORY", loader)
     for name in ("mmdebstrap", "mke2fs", "qemu-img", "grub-mkimage", "newuidmap"):
         put(directory / name, "exit 0")
     return directory
@@ -53,6 +59,17 @@ def test_a_host_without_tools_is_told_the_packages(monkeypatch: pytest.MonkeyPat
     with pytest.raises(Failed, match="mmdebstrap") as caught:
         check_host()
     assert caught.value.hint.startswith("sudo apt install mmdebstrap e2fsprogs")
+
+
+def test_a_host_without_grubs_own_files_is_told_before_any_work(
+    tools: Path, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tools / "mmdebstrap", f"touch {tmp_path / 'ran'}")
+    monkeypatch.setattr(grub, "GRUB_DIRECTORY", tmp_path / "nowhere")
+    with pytest.raises(Failed, match=r"without boot\.img") as caught:
+        build(RECIPE, catalogue, mirror=MIRROR)
+    assert caught.value.hint == "sudo apt install grub-pc-bin"
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.usefixtures("tools")

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,48 @@ def test_an_admitted_image_is_found_with_all_its_facts(catalogue: Catalogue) -> 
     check(made)
 
 
-def test_the_disk_of_an_image_is_read_only(catalogue: Catalogue) -> None:
-    assert admit(catalogue, "a").disk.stat().st_mode & 0o777 == 0o444
+@pytest.fixture(params=[0o000, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(
+    ("uid", "directory", "file", "record"),
+    [(0, 0o755, 0o444, 0o644), (1000, 0o700, 0o400, 0o600)],
+)
+def test_an_image_is_read_only_and_only_that_of_root_is_for_others(
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    uid: int,
+    *,
+    directory: int,
+    file: int,
+    record: int,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    with catalogue.draft("a", work="test") as draft:
+        draft.disk.write_bytes(CONTENT)
+        (draft.disk.parent / "vmlinuz").write_bytes(b"kernel")
+        assert modes(draft.directory.parent) == 0o700
+        made = draft.admit(FACTS)
+    assert (modes(made.disk), modes(made.disk.with_name("vmlinuz"))) == (file, file)
+    assert modes(made.disk.with_name("image.json")) == record
+    assert (modes(made.disk.parent), modes(catalogue.own)) == (directory, directory)
+
+
+def modes(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_place_of_work_of_an_older_mayfly_is_closed(catalogue: Catalogue) -> None:
+    (catalogue.own / ".work").mkdir(parents=True)
+    (catalogue.own / ".work").chmod(0o755)
+    admit(catalogue, "a")
+    assert modes(catalogue.own / ".work") == 0o700
 
 
 def test_the_own_directory_wins_over_that_of_the_site(catalogue: Catalogue) -> None:

@@ -84,7 +84,7 @@ def test_limits_hold(tmp_path: Path) -> None:
         follow(
             ["dd", "if=/dev/zero", f"of={target}", "bs=64k", "count=4"],
             timeout_s=10,
-            limits=("--fsize=65536", "--core=0"),
+            guard=("prlimit", "--fsize=65536", "--core=0"),
         )
     assert target.stat().st_size == 65536
 

@@ -13,6 +13,7 @@ from mayfly.errors import Conflict, Invalid, Missing
 from mayfly.images.catalogue import Catalogue, check
 from mayfly.images.importer import import_image
 from mayfly.units import MIB
+from tests.unit.images.disks import content, raw_disk
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 
@@ -24,16 +25,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Give a disk of 8 MiB with a boot sector and something to tell it by."""
-    path = tmp_path / "disk.raw"
-    path.write_bytes(b"\xeb".ljust(510, b"\x90") + b"\x55\xaa" + bytes(MIB) + b"content" * 5000)
-    # The partition table of all 0x90 would reach beyond the end.
-    with path.open("r+b") as file:
-        file.seek(446)
-        file.write(bytes(64))
-        file.truncate(8 * MIB)
-    path.chmod(0o600)
-    return path
+    return raw_disk(tmp_path / "disk.raw")
 
 
 def convert(raw: Path, form: str, *options: str) -> Path:
@@ -42,13 +34,6 @@ def convert(raw: Path, form: str, *options: str) -> Path:
     subprocess.run(words, check=True)
     target.chmod(0o600)
     return target
-
-
-def content(disk: Path, tmp_path: Path) -> bytes:
-    back = tmp_path / "back"
-    words = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(back)]
-    subprocess.run(words, check=True)
-    return back.read_bytes()
 
 
 @pytest.mark.parametrize(

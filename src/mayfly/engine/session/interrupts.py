@@ -1,15 +1,31 @@
-"""What each signal means while a job runs in a machine."""
+"""What each signal means while a job runs in a machine, and how a user leaves a hanging one.
+
+Signals are the job's. A machine may not heed them, so these end the run without it:
+
+- three SIGINT within two seconds;
+- SIGHUP, or a second SIGTERM, when the job has not ended ten seconds later: a job may ignore the
+  first SIGTERM, as it may without a machine, but nobody is left to end a run after a SIGHUP;
+- three Ctrl-C keys in raw mode within two seconds, if the machine sent nothing meanwhile: in a
+  machine that answers they are the job's own, a shell gets many of them;
+- three Ctrl-] keys in raw mode within two seconds, whatever the machine sends: the escape of
+  systemd's and other consoles, which nobody types by accident. Other keys between them do not
+  count against it, since a machine can have the terminal answer queries as if they were typed.
+"""
 
 from __future__ import annotations
 
 import select
 import signal
+from functools import partial
 
 from mayfly.engine.session.conversation import Stage
 from mayfly.engine.session.parts import Parts
 from mayfly.engine.session.signals import Insistence, Signals, short_name
 
 INTERRUPT_KEY = b"\x03"
+ESCAPE_KEY = b"\x1d"
+TERMS = 2
+"""So many SIGTERM mean that the job is not waited for much longer."""
 _END_THE_COPY = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _FLUSH_TRIES = 50
 _FLUSH_MS = 10
@@ -22,6 +38,8 @@ class Interrupts:
         self._parts = parts
         self._signals = signals
         self._insistence = Insistence()
+        self._escapes = Insistence()
+        self._terms = 0
         self._heard_at = 0.0
 
     def ready(self) -> None:
@@ -41,13 +59,17 @@ class Interrupts:
         self._heard_at = self._parts.loop.clock()
 
     def keys(self, data: bytes) -> None:
-        """Look for Ctrl-C in raw mode, where it is the job's: but a hung machine hears nothing."""
-        terminal = self._parts.console.terminal
-        if data != INTERRUPT_KEY or terminal is None or not terminal.raw:
+        """Look in raw mode, where all keys are the job's, for those that end the run."""
+        terminal, now = self._parts.console.terminal, self._parts.loop.clock()
+        if terminal is None or not terminal.raw:
             return
-        enough = self._insistence.again(self._parts.loop.clock())
-        if enough and self._heard_at < self._insistence.since:
-            self._insist()
+        for _ in range(data.count(ESCAPE_KEY)):
+            if self._escapes.again(now):
+                self._insist("Ctrl-] was pressed three times")
+        if data != INTERRUPT_KEY:
+            return
+        if self._insistence.again(now) and self._heard_at < self._insistence.since:
+            self._insist("interrupted three times")
 
     def resize(self) -> None:
         """Tell the job the size of its window, if that changed."""
@@ -61,7 +83,7 @@ class Interrupts:
     def _forward(self, number: signal.Signals) -> None:
         parts = self._parts
         if number == signal.SIGINT and self._insistence.again(parts.loop.clock()):
-            self._insist()
+            self._insist("interrupted three times")
         elif parts.ending.decided:
             # Only the readers of the output are waited for.
             parts.ending.hurry()
@@ -71,15 +93,38 @@ class Interrupts:
             parts.ending.hurry()
         elif parts.stage is Stage.JOB:
             parts.signal_job(short_name(number))
+            self._terms += number == signal.SIGTERM
+            if number == signal.SIGHUP or self._terms >= TERMS:
+                self._wait_for_end(number)
         elif number in _END_THE_COPY:
             words = f"{number.name} ended the copy back"
             parts.ending.by_user(128 + number, parts.phase(), words)
             parts.ending.hurry()
 
-    def _insist(self) -> None:
-        words = "interrupted three times: the run was ended without waiting for the job"
+    def _insist(self, what: str) -> None:
+        words = f"{what}: the run was ended without waiting for the job"
         self._parts.ending.by_user(128 + signal.SIGINT, self._parts.phase(), words)
         self._parts.ending.hurry()
+
+    def _wait_for_end(self, number: signal.Signals) -> None:
+        # Not set anew by the next signal: to repeat it must not prolong it.
+        if not self._parts.loop.has("let go"):
+            self._let_go_later(number)
+
+    def _let_go_later(self, number: signal.Signals) -> None:
+        seconds = self._parts.request.patience.kill_s
+        self._parts.loop.after(seconds, "let go", partial(self._let_go, number))
+
+    def _let_go(self, number: signal.Signals) -> None:
+        parts = self._parts
+        if parts.stage is Stage.AFTER and not parts.ending.decided:
+            # The copy back has its own limits; its end must not wait for readers then.
+            self._let_go_later(number)
+            return
+        seconds = parts.request.patience.kill_s
+        words = f"{number.name} came, and the job did not end within {seconds:g} s"
+        parts.ending.by_user(128 + number, parts.phase(), words)
+        parts.ending.hurry()
 
     # --- stopped and continued by the shell ------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Patience:
     setup_s: float = 120
     """For any progress between the request and the job's start."""
     kill_s: float = 10
-    """For the job's end after SIGKILL."""
+    """For the job's end after SIGKILL, and after the signals that end a run for sure."""
     copy_s: float = 300
     """For the copy back, besides what its bytes and files take."""
     linger_s: float = 2

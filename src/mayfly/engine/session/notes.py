@@ -34,6 +34,7 @@ class Remark(Enum):
     REFUSED = ("refused from the machine", 5)
     NOT_WRITTEN = ("could not be written here", 10)
     OVER_LIMIT = ("not copied back, over the limit (--workdir-limit)", 10)
+    UNFINISHED = ("not copied back, only a part of it came", 10)
     FROM_MACHINE = ("could not be read in the machine", 5)
     SESSION = ("", 10)
     """A whole sentence of its own."""

@@ -7,6 +7,7 @@ Entries are written as the user, beneath the directory only (``openat``), under 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -21,6 +22,8 @@ SKIP_LIMIT = 64 << 20
 """Bytes over the limit that are read past, to name the files they belong to."""
 SPARE_ENTRIES = 10_000
 """Entries over the limit on files that are read past; notes and deletions count too."""
+FREE_HEADER = 512
+"""Bytes of each entry's header that are not charged: a usual path costs nothing."""
 
 
 class Receiver:
@@ -37,7 +40,9 @@ class Receiver:
         self._remaining = 0
         self._skipped = 0
         self._moved: dict[str, str] = {}
-        self._directories: dict[str, Entry] = {}
+        self._directories: dict[str, tuple[int, int]] = {}
+        """Mode and time that each gets at the end: only these, a machine may name very many."""
+        self._header_bytes = 0
         self._handlers: dict[Type, Callable[[Entry], None]] = {
             Type.FILE: self._file,
             Type.DIRECTORY: self._directory,
@@ -77,12 +82,17 @@ class Receiver:
             if self.overrun:
                 return
 
+    @property
+    def unfinished(self) -> str:
+        """The file whose content is still coming, or ""."""
+        return "" if self._arrival is None else self._entry.path
+
     def close(self) -> None:
         """Remove what is unfinished, and give the directories their modes and times."""
         self._drop()
-        for path, entry in reversed(self._directories.items()):
+        for path, (mode, mtime_ns) in reversed(self._directories.items()):
             with suppress(OSError, Refused):
-                self._settle(path, entry)
+                self._settle(path, mode, mtime_ns)
         self._directories.clear()
 
     def _take(self, entry: Entry) -> None:
@@ -90,7 +100,7 @@ class Receiver:
         self.last = entry.path
         # What the last file announced has come: the parser gives its content before this.
         self._drop()
-        if entry.type in {Type.FILE, Type.DIRECTORY, Type.LINK} and not self._fits(entry):
+        if not self._fits(entry):
             self._notes.add(Remark.OVER_LIMIT, entry.path)
             return
         try:
@@ -103,13 +113,21 @@ class Receiver:
 
     def _fits(self, entry: Entry) -> bool:
         size = entry.size if entry.type is Type.FILE else 0
-        room = self._workdir.limit_bytes - self.size_bytes
-        if size > room or self.files >= self._workdir.limit_files:
-            self._skipped += size
+        header = self._cost(entry)
+        counts = entry.type in {Type.FILE, Type.DIRECTORY, Type.LINK}
+        room = self._workdir.limit_bytes - self.size_bytes - self._header_bytes
+        if size + header > room or (counts and self.files >= self._workdir.limit_files):
+            self._skipped += size + header
             return False
-        self.files += 1
+        self.files += counts
         self.size_bytes += size
+        self._header_bytes += header
         return True
+
+    def _cost(self, entry: Entry) -> int:
+        # In memory one wide character makes a whole path four times as long as its bytes.
+        length = max(self._parser.header_bytes, sys.getsizeof(entry.path))
+        return max(0, length - FREE_HEADER)
 
     def _complain(self, path: str, error: OSError) -> None:
         self._notes.add(Remark.NOT_WRITTEN, path, error.strerror or str(error))
@@ -158,7 +176,7 @@ class Receiver:
 
     def _directory(self, entry: Entry) -> None:
         if entry.path == "":
-            self._directories[""] = entry
+            self._directories[""] = (entry.mode, entry.mtime_ns)
             return
         path = self._where(entry.path)
         with self._parent(path) as (parent, name):
@@ -170,7 +188,7 @@ class Receiver:
             # What the job put into it follows it to its new name.
             path = f"{path[: -len(name)]}{placed}"
             self._moved[entry.path] = path
-        self._directories[path] = entry
+        self._directories[path] = (entry.mode, entry.mtime_ns)
 
     def _link(self, entry: Entry) -> None:
         path = self._where(entry.path)
@@ -227,13 +245,13 @@ class Receiver:
                 return "/".join([place, *names[depth:]])
         return path
 
-    def _settle(self, path: str, entry: Entry) -> None:
+    def _settle(self, path: str, mode: int, mtime_ns: int) -> None:
         descriptor = self._tree.open(path, DIRECTORY)
         try:
             # A descriptor without read access can be changed only through this path.
             itself = f"/proc/self/fd/{descriptor}"
             special = os.fstat(descriptor).st_mode & 0o7000
-            os.chmod(itself, special | entry.mode & 0o777)
-            os.utime(itself, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.chmod(itself, special | mode & 0o777)
+            os.utime(itself, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(descriptor)

@@ -29,6 +29,7 @@ from mayfly.engine.session.loop import Loop
 from mayfly.engine.session.notes import Notes, Remark, printable
 from mayfly.engine.session.parts import Parts
 from mayfly.engine.session.signals import Signals
+from mayfly.engine.session.stdin import Stdin
 from mayfly.engine.session.transfer import Transfer
 from mayfly.errors import RUN_FAILED
 from mayfly.guest.framing import NONCE_LENGTH, Frame, FrameError, Kind, Stream, pack
@@ -39,8 +40,6 @@ __all__ = ["JobRequest", "JobResult", "Patience", "Stdio", "Workdir", "run_job"]
 
 DATA_PIECE = 64 << 10
 """Bytes in one DATA frame of the work directory."""
-BACKGROUND_S = 1.0
-"""How often we look whether the shell gave us the terminal."""
 GONE_S = 1.0
 """For what a dead machine sent before it died."""
 _READER_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
@@ -112,7 +111,7 @@ class Session:
         self._start = start
         self._started: Callable[[], None] = _nothing
         self._deadlines = Deadlines(parts)
-        self._stdin_open = True
+        self._stdin = Stdin(parts, interrupts.keys)
         self._finishing = False
         self._kinds: dict[Kind, Callable[[Frame], None]] = {
             Kind.SYNC: self._synced,
@@ -148,8 +147,11 @@ class Session:
             except (FrameError, TreeError) as error:
                 words = f"the agent in the machine sent nonsense: {printable(str(error), 300)}"
                 parts.ending.by_failure(parts.phase(), f"{words}; the machine cannot be trusted")
-        if parts.transfer is not None and parts.stage >= Stage.JOB and parts.transfer.missing():
-            self._notes.say(parts.transfer.missing())
+        if parts.transfer is not None and parts.stage >= Stage.JOB:
+            parts.transfer.tell_missing()
+        if self._stdin.lost:
+            lost = show_size(self._stdin.lost)
+            self._notes.say(f"{lost} of what was typed was lost: the job did not take it")
         if parts.console.waiting:
             lost = show_size(parts.console.waiting)
             self._notes.say(f"{lost} of the job's output was lost: nothing here read it")
@@ -184,7 +186,7 @@ class Session:
         events = select.POLLIN | (select.POLLOUT if parts.link.queued else 0)
         idle = self._finishing or parts.link.closed
         parts.loop.watch(parts.link.fileno(), 0 if idle else events, self._port_ready)
-        self._watch_stdin()
+        self._stdin.watch(wanted=not self._finishing)
         for stream, output in parts.console.outputs.items():
             events = select.POLLOUT if output.waiting else 0
             parts.loop.watch(output.fd, events, partial(self._flush, stream))
@@ -194,7 +196,7 @@ class Session:
         if link.full:
             return False
         self._send_files()
-        self._end_stdin()
+        self._stdin.send()
         link.send(self._parts.conversation.credit())
         return link.queued > before
 
@@ -220,34 +222,7 @@ class Session:
                 parts.link.send(pack(Kind.EOF, Stream.FILES_IN))
                 parts.conversation.files_sent()
 
-    def _end_stdin(self) -> None:
-        parts = self._parts
-        if parts.stage is Stage.JOB and parts.console.input.ended and self._stdin_open:
-            self._stdin_open = False
-            parts.link.send(pack(Kind.EOF, Stream.STDIN))
-
-    def _watch_stdin(self) -> None:
-        parts, source = self._parts, self._parts.console.input
-        ours = parts.stage is Stage.JOB and not self._finishing
-        if ours and parts.console.in_background():
-            ours = False
-            if not parts.loop.has("background"):
-                parts.loop.after(BACKGROUND_S, "background", _nothing)
-        if ours:
-            parts.console.give_keys()
-        room = not parts.link.full and parts.conversation.room(Stream.STDIN) > 0
-        wanted = ours and room and not source.ended
-        parts.loop.watch(source.fd, select.POLLIN if wanted else 0, self._stdin_ready)
-
     # --- what became ready -----------------------------------------------------------------------
-
-    def _stdin_ready(self) -> None:
-        parts = self._parts
-        data = parts.console.input.read(parts.conversation.room(Stream.STDIN))
-        if data:
-            parts.link.send(pack(Kind.DATA, Stream.STDIN, data))
-            parts.conversation.spend(Stream.STDIN, len(data))
-            self._interrupts.keys(data)
 
     def _flush(self, stream: Stream) -> None:
         self._parts.conversation.delivered(stream, self._parts.console.outputs[stream].flush())
@@ -322,8 +297,7 @@ class Session:
 
     def _close(self, frame: Frame) -> None:
         if frame.stream == Stream.STDIN:
-            self._parts.console.input.stop()
-            self._stdin_open = False
+            self._stdin.refuse()
         elif self._parts.transfer is not None:
             self._parts.transfer.stop_sending()
 

@@ -23,7 +23,7 @@ _IGNORED = (signal.SIGPIPE, signal.SIGTTIN)
 
 INSIST = 3
 INSIST_S = 2.0
-"""So many SIGINT within so many seconds end the run at once."""
+"""So many SIGINT, or keys that end it, within so many seconds end the run at once."""
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
@@ -75,7 +75,7 @@ class Signals:
 
 
 class Insistence:
-    """Notices that the user presses Ctrl-C again and again."""
+    """Notices that the user presses a key again and again."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=INSIST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mayfly.engine.session.job import Workdir
-from mayfly.engine.session.notes import Notes, Progress, printable
+from mayfly.engine.session.notes import Notes, Progress, Remark, printable
 from mayfly.engine.session.receive import Receiver
 from mayfly.engine.session.send import Source, open_tree, survey
 from mayfly.units import show_size
@@ -97,17 +97,22 @@ class Transfer:
             return 0
         return self._receiver.size_bytes / BYTES_PER_S + self._receiver.entries / ENTRIES_PER_S
 
-    def missing(self) -> str:
-        """Say what did not come back, if anything."""
+    def tell_missing(self) -> None:
+        """Say what did not come back, if anything, and name what is known of it."""
         if self._ended:
-            return ""
+            return
+        self._notes.say(self._missing())
+        if self._receiver is not None and self._receiver.unfinished:
+            self._notes.add(Remark.UNFINISHED, self._receiver.unfinished)
+
+    def _missing(self) -> str:
         count = self._receiver.entries if self._receiver is not None else 0
         if self._receiver is None or not count:
             return "nothing of what the job changed in the work directory was copied back"
         last = printable(self._receiver.last)
         return (
             f"the copy back of the work directory is not complete: it ended after {count} paths, "
-            f"at {last}; that one and whatever the job changed after it are missing"
+            f"at {last}; there may be more that the job changed, which the machine did not name yet"
         )
 
     def _back_in_words(self) -> str:
