@@ -19,6 +19,7 @@ from mayfly.engine.caller import (
     umask_of_caller,
 )
 from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
+from mayfly.engine.process import namespaces_work
 from mayfly.engine.session.job import JobRequest, Workdir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError, Quota, refusal
 from mayfly.images.catalogue import check
@@ -146,6 +147,8 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     engine, verdict = engine_for(paths, settings)
     if verdict.accelerator == "tcg" and settings.accelerator == "auto":
         _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")
+    if not namespaces_work():
+        progress.note("QEMU is not shut in, user namespaces are off: see 'mayfly doctor'")
     label = " ".join(request.argv)[:200]
     job = Job(
         spec=spec,
@@ -163,6 +166,9 @@ def check_status_file(path: Path) -> None:
     there = path if path.exists() else path.absolute().parent
     if not os.access(there, os.W_OK) or path.is_dir():
         raise Invalid(f"--status-file {path}: it cannot be written")
+    # One of an earlier run must not be taken for this one's, whatever happens to us.
+    if path.is_file() and path.stat().st_size:
+        path.write_text("")
 
 
 def _say_once(paths: Paths, progress: Progress, text: str) -> None:
