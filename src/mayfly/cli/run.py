@@ -280,7 +280,7 @@ def _workdir(
         guest_path=str(path),
         sync_delete=options.sync_delete,
         copy_back=True,
-        limit_bytes=limit or settings.workdir_limit_mib * MIB,
+        limit_bytes=settings.workdir_limit_mib * MIB if limit is None else limit,
         limit_files=settings.workdir_files,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mayfly.engine.session.fake_agent import FakeAgent
-from mayfly.engine.session.run import Stdio
+from mayfly.engine.session.run import Patience, Stdio
 from mayfly.engine.session.signals import FORWARDED, Insistence, parse_name, short_name
 from mayfly.guest.framing import INITIAL_CREDIT, Stream
 from mayfly.guest.tree import Entry, Type, pack_entry
@@ -156,7 +156,7 @@ def test_job_that_ends_after_the_signal_has_its_own_end() -> None:
         insist(agent, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM)
         agent.exit(3)
 
-    assert run(script, patience=QUICK).result.code == 3
+    assert run(script).result.code == 3
 
 
 def test_job_may_ignore_one_request_to_end() -> None:
@@ -180,7 +180,7 @@ def test_output_that_nobody_reads_does_not_hold_a_run_that_was_hung_up() -> None
         agent.until(lambda: False)
 
     with pipe() as (_, stdout):
-        result = run_on(script, Stdio(stdout=stdout), patience=QUICK)
+        result = run_on(script, Stdio(stdout=stdout), patience=Patience(kill_s=1))
 
     assert result.code == 3
     assert "was lost" in result.warnings[0]
@@ -191,16 +191,16 @@ def test_copy_back_goes_on_after_the_terminal_has_gone(tmp_path: Path) -> None:
         agent.run()
         insist(agent, signal.SIGHUP)
         agent.exit(3)
-        for number in range(20):
-            # Each a step that takes longer than nothing: together longer than the wait.
+        for number in range(60):
+            # Together they take longer than the wait for the job.
             agent.write(Stream.FILES_OUT, pack_entry(Entry(type=Type.DIRECTORY, path=f"d{number}")))
-            select.select([], [], [], 0.01)
+            select.select([], [], [], 0.02)
         agent.send_files()
 
-    result = run(script, workdir=workdir(tmp_path), patience=replace(QUICK, kill_s=0.05)).result
+    result = run(script, workdir=workdir(tmp_path), patience=Patience(kill_s=1)).result
 
     assert result.code == 3
-    assert len(os.listdir(tmp_path)) == 20
+    assert len(os.listdir(tmp_path)) == 60
 
 
 def test_interrupt_before_the_job_has_started() -> None:
