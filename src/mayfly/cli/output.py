@@ -43,8 +43,12 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line that stays."""
         if not self._quiet:
-            self.clear()
-            click.echo(f"mayfly: {text}", err=True)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Print a line that stays, and that is not to be missed: also when quiet."""
+        self.clear()
+        click.echo(f"mayfly: {plain(text)}", err=True)
 
 
 def _columns() -> int:

@@ -105,12 +105,14 @@ Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it w
 @click.option("--keep-on-failure", is_flag=True, help="Keep the machine when the job fails.")
 @click.option("--status-file", metavar="FILE", help="Write how it ended, and whose doing, as JSON.")
 @click.option("--timings", is_flag=True, help="Show how long each step took.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the job's output and errors.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print only the job's output, warnings and errors."
+)
 def run(**typed: object) -> None:
     """Run COMMAND in a fresh machine made from IMAGE; without COMMAND, a shell."""
     options = Options(**typed)  # type: ignore[arg-type]  # click has checked them against the types
     progress = Progress(quiet=options.quiet)
-    steps = Steps(report=progress, note=progress.note)
+    steps = Steps(report=progress, note=progress.warn)
     try:
         outcome = _run(options, progress, steps)
     except (MayflyError, OSError) as error:

@@ -84,6 +84,11 @@ def test_clearing_nothing_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(terminal.getvalue()) == length
 
 
+def test_a_warning_is_heard_also_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress(quiet=True).warn("a file\x1b[2J was kept")
+    assert capsys.readouterr().err == "mayfly: a file?[2J was kept\n"
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
     stream = Terminal() if live else io.StringIO()
