@@ -106,7 +106,7 @@ Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it w
 @click.option("--status-file", metavar="FILE", help="Write how it ended, and whose doing, as JSON.")
 @click.option("--timings", is_flag=True, help="Show how long each step took.")
 @click.option(
-    "-q", "--quiet", is_flag=True, help="Print only the job's output, warnings and errors."
+    "-q", "--quiet", is_flag=True, help="Print only output of the job, warnings and errors."
 )
 def run(**typed: object) -> None:
     """Run COMMAND in a fresh machine made from IMAGE; without COMMAND, a shell."""
