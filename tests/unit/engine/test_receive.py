@@ -387,6 +387,7 @@ def test_machine_that_sends_far_more_than_the_limit_is_cut_off(tmp_path: Path) -
 
     result = run(script, workdir=workdir(tmp_path, limit_bytes=100_000)).result
 
-    assert result.code == 0
+    assert (result.code, result.phase) == (125, "copy-out")
+    assert "over the limit" in result.reason
     assert "ended at its limits, at big" in result.warnings[0]
     assert os.listdir(tmp_path) == ["big"]

@@ -168,9 +168,12 @@ class Session:
 
     def _conclude(self) -> None:
         unwritten = self._notes.line(Remark.NOT_WRITTEN)
+        too_much = self._notes.line(Remark.OVER_LIMIT)
+        # A job whose results are lost must not look like a success.
         if unwritten:
-            # A job whose results are lost must not look like a success.
             self._parts.ending.by_failure("copy-out", f"some of what came back {unwritten}")
+        elif too_much:
+            self._parts.ending.by_failure("copy-out", f"some of the results were {too_much}")
         else:
             self._parts.ending.by_job()
 
