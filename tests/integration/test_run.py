@@ -194,6 +194,10 @@ def test_wishes_that_cannot_be_met_are_refused(
     assert_nothing_left(cli)
 
 
+def test_packages_are_known_without_an_update(cli: Cli) -> None:
+    assert b"Package: hello\n" in run_in(cli, "apt-cache", "show", "hello").stdout
+
+
 def test_every_clone_is_its_own(cli: Cli) -> None:
     script = (
         "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; "

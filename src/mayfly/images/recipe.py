@@ -176,6 +176,8 @@ def mmdebstrap_argv(
         "--format=directory",
         "--architectures=amd64",
         f"--include={','.join(recipe.all_packages())}",
+        # So that 'apt-get install' works in a machine without an update before it.
+        "--skip=cleanup/apt/lists",
     ]
     argv += [f'--aptopt={name} "{value}"' for name, value in apt_options.items()]
     if recipe.lean:

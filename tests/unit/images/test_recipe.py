@@ -47,6 +47,7 @@ def test_the_whole_command_of_debian_12() -> None:
         "--format=directory",
         "--architectures=amd64",
         f"--include={INCLUDE}",
+        "--skip=cleanup/apt/lists",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/info/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
