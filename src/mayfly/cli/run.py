@@ -18,10 +18,10 @@ from mayfly.engine.caller import (
     job_environment,
     umask_of_caller,
 )
-from mayfly.engine.oneshot import Job, Steps, guest_directory, run_one
+from mayfly.engine.oneshot import Job, Steps, failed_outcome, guest_directory, run_one
 from mayfly.engine.process import namespaces_work
 from mayfly.engine.session.job import JobRequest, Workdir
-from mayfly.errors import RUN_FAILED, Invalid, MayflyError, Quota, refusal
+from mayfly.errors import RUN_FAILED, Invalid, MayflyError, refusal
 from mayfly.images.catalogue import check
 from mayfly.model import (
     Account,
@@ -116,7 +116,8 @@ def run(**typed: object) -> None:
     try:
         outcome = _run(options, progress, steps)
     except (MayflyError, OSError) as error:
-        outcome = _outcome(steps, refusal(error) if isinstance(error, OSError) else error)
+        told = refusal(error) if isinstance(error, OSError) else error
+        outcome = failed_outcome(told, steps)
     except KeyboardInterrupt:
         outcome = Outcome(
             phase=steps.phase, who=Who.JOB, code=130, reason="interrupted", machine=steps.machine
@@ -124,16 +125,6 @@ def run(**typed: object) -> None:
     progress.clear()
     _tell(options, outcome, steps)
     sys.exit(outcome.code)
-
-
-def _outcome(steps: Steps, error: MayflyError) -> Outcome:
-    return Outcome(
-        phase=steps.phase,
-        who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
-        code=RUN_FAILED,
-        reason=error.message + (f"\n  hint: {error.hint}" if error.hint else ""),
-        machine=steps.machine,
-    )
 
 
 def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:

@@ -24,7 +24,6 @@ from mayfly.guest.framing import (
 
 ANSWER_LIMIT = 1 << 20
 """Longest message accepted from a guest, in bytes."""
-HELLO_LIMIT_S = 60.0
 TICK_S = 1.0
 
 Tick = Callable[[], None]

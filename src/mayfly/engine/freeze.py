@@ -17,7 +17,7 @@ from mayfly.engine.agentdisk import agent_disk
 from mayfly.engine.argv import Drive, Plan
 from mayfly.engine.boot import Booted, boot
 from mayfly.engine.machine import clone_identity_test
-from mayfly.engine.monitor import Monitor
+from mayfly.engine.monitor import STATE_WITHOUT_MEMORY, Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
 from mayfly.engine.records import Record, new_place, slot
 from mayfly.engine.template import (
@@ -190,9 +190,7 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
 
 def save_state(monitor: Monitor, path: Path) -> None:
     """Stop the guest and write its device state, without its memory, to a new file."""
-    names = ("x-ignore-shared", "events")
-    wanted = [{"capability": name, "state": True} for name in names]
-    monitor.call("migrate-set-capabilities", {"capabilities": wanted})
+    monitor.call("migrate-set-capabilities", STATE_WITHOUT_MEMORY)
     monitor.call("stop")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly.engine import linux
-from mayfly.engine.privileges import namespace_hint
+from mayfly.engine.privileges import map_own_ids, namespace_hint
 from mayfly.errors import Failed, Unavailable
 
 NEW_ROOT = "/tmp"  # noqa: S108 - only a mount point, and only inside the new mount namespace
@@ -123,7 +123,7 @@ def _child(
         _standard_streams(output)
         if isolation.namespaces:
             if os.getpid() == 1 and uid != 0:
-                _map_own_ids(uid, gid)
+                map_own_ids(uid, gid, inside_uid=uid, inside_gid=gid)
             _enter_root(isolation)
         os.umask(0o077)
         _drop(isolation)
@@ -151,12 +151,6 @@ def _standard_streams(output: int) -> None:
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-
-
-def _map_own_ids(uid: int, gid: int) -> None:
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
 def _enter_root(isolation: Isolation) -> None:

@@ -39,7 +39,8 @@ _libc.mount.argtypes = (
 )
 
 
-def _check(result: int, what: str) -> int:
+def checked(result: int, what: str) -> int:
+    """Give what a C function returned; raises ``OSError`` with its errno when that is negative."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
@@ -61,7 +62,7 @@ def fork_into(flags: int) -> int:
         ctypes.c_long(0),
         ctypes.c_long(0),
     )
-    return _check(int(result), "clone")
+    return checked(int(result), "clone")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
@@ -69,7 +70,7 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     done = _libc.mount(
         source.encode(), target.encode(), kind.encode(), flags, data.encode() or None
     )
-    _check(done, f"mount {source} on {target}")
+    checked(done, f"mount {source} on {target}")
 
 
 def mounted_beneath(top: str) -> list[str]:
@@ -85,7 +86,7 @@ def _octal(match: re.Match[bytes]) -> bytes:
 
 def unmount(target: str) -> None:
     """umount2(2), lazily."""
-    _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+    checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -93,17 +94,17 @@ def pivot_root(new: str, old: str) -> None:
     done = _libc.syscall(
         ctypes.c_long(_SYS_PIVOT_ROOT), ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode())
     )
-    _check(done, "pivot_root")
+    checked(done, "pivot_root")
 
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that made it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PDEATHSIG)")
+    checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PDEATHSIG)")
 
 
 def no_new_privileges() -> None:
     """Let no exec from here on gain rights."""
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
+    checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
 
 
 def start_time(pid: int) -> int | None:

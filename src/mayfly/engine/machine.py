@@ -16,7 +16,7 @@ from typing import Any
 from mayfly.engine import records
 from mayfly.engine.argv import NO_NETWORK, Drive, Plan
 from mayfly.engine.control import Control
-from mayfly.engine.monitor import Monitor
+from mayfly.engine.monitor import STATE_WITHOUT_MEMORY, Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
 from mayfly.engine.records import Place, Record, new_place, no_room, slot
 from mayfly.engine.renewal import Identity, check_renewed, renew_request
@@ -246,11 +246,9 @@ def _again(template: Template) -> str:
 
 
 def _restore(monitor: Monitor, template: Template) -> None:
-    names = ("x-ignore-shared", "events")
-    wanted = [{"capability": name, "state": True} for name in names]
     state = open_file(template.path / STATE)
     try:
-        monitor.send("migrate-set-capabilities", {"capabilities": wanted})
+        monitor.send("migrate-set-capabilities", STATE_WITHOUT_MEMORY)
         monitor.send("getfd", {"fdname": "state"}, fds=[state])
         monitor.send("migrate-incoming", {"uri": "fd:state"})
     finally:

@@ -13,6 +13,10 @@ from typing import Any, Self
 from mayfly.errors import Failed, Unavailable
 
 REPLY_TIMEOUT_S = 60.0
+STATE_WITHOUT_MEMORY = {
+    "capabilities": [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+}
+"""Arguments of migrate-set-capabilities: memory that is shared stays where it is; tell the end."""
 LINE_LIMIT = 32 << 20
 
 

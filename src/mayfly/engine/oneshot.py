@@ -65,14 +65,18 @@ def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
     try:
         return _run(engine, image, job, steps)
     except MayflyError as error:
-        reason = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
-        return Outcome(
-            phase=steps.phase,
-            who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
-            code=RUN_FAILED,
-            reason=reason,
-            machine=steps.machine,
-        )
+        return failed_outcome(error, steps)
+
+
+def failed_outcome(error: MayflyError, steps: Steps) -> Outcome:
+    """Give the outcome of a run that Mayfly, or the site's lack of room, ended."""
+    return Outcome(
+        phase=steps.phase,
+        who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
+        code=RUN_FAILED,
+        reason=error.message + (f"\n  hint: {error.hint}" if error.hint else ""),
+        machine=steps.machine,
+    )
 
 
 def template_for(engine: Engine, image: Image, shape: Shape, report: Report) -> Template:

@@ -26,16 +26,10 @@ USER_NAMESPACES = {
 """Settings that can forbid user namespaces: the value that does, and one that does not."""
 
 
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-
-
 def unshare(flags: int) -> None:
     """unshare(2); raises ``Unavailable`` when this host does not let the caller."""
     try:
-        _check(_libc.unshare(flags), "unshare")
+        linux.checked(_libc.unshare(flags), "unshare")
     except OSError as error:
         raise Unavailable(
             f"this host lets no new namespaces be made: {os.strerror(error.errno or 0)}",
@@ -62,19 +56,19 @@ def map_own_ids(uid: int, gid: int, *, inside_uid: int, inside_gid: int) -> None
 def drop_capabilities() -> None:
     """Give up every capability of this process."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
+    linux.checked(_libc.capset(header, bytes(24)), "capset")
 
 
 def limit_capabilities(keep: frozenset[int]) -> None:
     """Let what this process will exec have no other capabilities than these, even as root."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     for number in set(range(last + 1)) - keep:
-        _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl(CAPBSET_DROP)")
+        linux.checked(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl(CAPBSET_DROP)")
 
 
 def show_in_proc() -> None:
     """Let processes of the same uid use /proc/PID/ns of this one, which a change of uid forbids."""
-    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(DUMPABLE)")
+    linux.checked(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl(DUMPABLE)")
 
 
 def become(uid: int, gid: int, groups: tuple[int, ...] = ()) -> None:
