@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -122,10 +120,13 @@ def load_settings(files: tuple[Path, ...]) -> Settings:
     """
     settings = Settings()
     for file in files:
+        if not file.exists():
+            continue
+        # Most hosts have no such file, and every run would pay for the parser.
+        import tomllib  # noqa: PLC0415
+
         try:
             values = tomllib.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            continue
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"{file} is not TOML: {error}") from error
         except OSError as error:
@@ -174,6 +175,8 @@ def _memory(file: Path, text: str) -> int:
 
 
 def _network(file: Path, key: str, item: object) -> None:
+    import ipaddress  # noqa: PLC0415 - as above
+
     try:
         ipaddress.ip_network(str(item))
     except ValueError as error:

@@ -101,7 +101,8 @@ class MachineSpec:
 
     image: str
     shape: Shape
-    disk_gib: int | None
+    disk_mib: int | None
+    """How much its disk may grow; None: as the host has it."""
     network: NetworkMode
     allow: tuple[str, ...] = ()
     """host:port pairs that ``restricted`` lets through."""

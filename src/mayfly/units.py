@@ -8,6 +8,8 @@ from mayfly.errors import Invalid
 
 MIB = 1 << 20
 GIB = 1 << 30
+MEMORY_STEP_MIB = 128
+MEMORY_LEAST_MIB = 256
 
 _SIZE = {"": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -54,3 +56,14 @@ def show_duration(seconds: float) -> str:
     words = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
     shown = [f"{value}{unit}" for value, unit in words if value]
     return " ".join(shown[:2])
+
+
+def round_memory(size: int) -> int:
+    """Give a machine's memory, in MiB, for a wish in bytes: up to the next 128 MiB, 256 at least.
+
+    Sizes are rounded so that templates, one per size, are few.
+    """
+    if size > 1 << 44:
+        raise Invalid(f"{size} bytes of memory cannot be meant")
+    steps = -(-size // (MEMORY_STEP_MIB * MIB))
+    return max(MEMORY_LEAST_MIB, steps * MEMORY_STEP_MIB)

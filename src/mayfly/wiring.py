@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mayfly.config import Paths, Settings, load_settings
@@ -9,6 +10,7 @@ from mayfly.engine.kvm import Verdict, choose_accelerator
 from mayfly.engine.probe import Qemu, probe_qemu
 from mayfly.engine.template import Engine
 from mayfly.errors import Failed
+from mayfly.host.settings import HostSettings, check_uids_apart
 from mayfly.images.catalogue import Catalogue
 
 
@@ -38,6 +40,14 @@ def engine_for(paths: Paths, settings: Settings) -> tuple[Engine, Verdict]:
     verdict = choose_accelerator(qemu, settings, paths.cache, kernels(paths))
     engine = Engine(paths=paths, settings=settings, qemu=qemu, accelerator=verdict.accelerator)
     return engine, verdict
+
+
+def host_engine(paths: Paths, settings: Settings, host: HostSettings) -> Engine:
+    """Give what the host service makes machines with: its own directories and uids."""
+    check_uids_apart(host, settings)
+    engine, _ = engine_for(paths, settings)
+    own = replace(paths, state=host.state)
+    return replace(engine, paths=own, settings=replace(settings, uid_first=host.uid_first))
 
 
 def lacks(qemu: Qemu) -> list[str]:

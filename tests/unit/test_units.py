@@ -10,7 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mayfly.errors import Invalid
-from mayfly.units import GIB, MIB, parse_duration, parse_size, show_duration, show_size
+from mayfly.units import (
+    GIB,
+    MIB,
+    parse_duration,
+    parse_size,
+    round_memory,
+    show_duration,
+    show_size,
+)
 
 UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": MIB, "G": GIB, "T": 1 << 40}
 
@@ -172,3 +180,34 @@ def test_what_is_shown_of_a_duration_can_be_read_again(seconds: int) -> None:
     shown = show_duration(seconds)
     assert parse_duration(shown.replace(" ", "")) <= seconds
     assert parse_duration(shown.replace(" ", "")) >= seconds * 0.95
+
+
+@pytest.mark.parametrize(
+    ("size", "mib"),
+    [
+        (0, 256),
+        (1, 256),
+        (256 * MIB, 256),
+        (256 * MIB + 1, 384),
+        (384 * MIB, 384),
+        (GIB, 1024),
+        (GIB - 1, 1024),
+        (GIB + 1, 1152),
+    ],
+)
+def test_memory_is_rounded_up(size: int, mib: int) -> None:
+    assert round_memory(size) == mib
+
+
+@given(st.integers(0, 1 << 44))
+def test_rounded_memory_is_enough_and_not_much_more(size: int) -> None:
+    mib = round_memory(size)
+    assert mib % 128 == 0
+    assert size <= mib * MIB
+    assert mib == 256 or mib * MIB < size + 128 * MIB
+
+
+@pytest.mark.parametrize("size", [(1 << 44) + 1, 1 << 60])
+def test_no_computer_has_so_much_memory(size: int) -> None:
+    with pytest.raises(Invalid, match="memory"):
+        round_memory(size)

@@ -1,4 +1,8 @@
-"""``mayfly machine``: look at, enter and delete the machines that are there."""
+"""``mayfly machine``: look at, enter, stop, save and delete the machines that are there.
+
+They are of two kinds: those of the host service, and those that commands of this user made without
+one. An id names one of either.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import sys
 import termios
 import time
 import tty
+from contextlib import ExitStack, closing
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -19,10 +25,13 @@ from mayfly.engine.caller import (
     job_environment,
     umask_of_caller,
 )
+from mayfly.engine.jobs import Steps
 from mayfly.engine.records import Record, is_alive, list_records, reap
-from mayfly.engine.session.job import JobRequest
+from mayfly.engine.session.job import JobRequest, JobResult
 from mayfly.engine.session.notes import printable
-from mayfly.errors import Invalid, Missing
+from mayfly.errors import Invalid, MayflyError, Missing
+from mayfly.host import client
+from mayfly.host.run import claim, release, run_in
 from mayfly.units import show_duration
 from mayfly.wiring import load
 
@@ -36,45 +45,79 @@ Examples:
   mayfly machine list
   mayfly machine ssh 7c2kq9xv
   mayfly machine ssh 7c2kq9xv --root -- dmesg
+  mayfly machine snapshot 7c2kq9xv clean
+  mayfly machine revert 7c2kq9xv clean
+  mayfly machine suspend 7c2kq9xv
   mayfly machine delete 7c2kq9xv
 """
 )
 def machine() -> None:
-    """Look at, enter and delete machines: those running now and those kept after a failure."""
+    """Look at, enter, stop, save and delete machines."""
 
 
 @machine.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def list_machines(as_json: bool) -> None:
-    """List your machines."""
+    """List your machines; root sees those of all users of the host service."""
     paths, _ = load()
     now = time.time()
     for name in reap(paths.machines, now):
         click.echo(f"mayfly: removed what was left of machine {name}, which had ended", err=True)
-    found = list_records(paths.machines)
+    found = [_as_item(record) for record in list_records(paths.machines)]
+    if (items := _asked("list")) is not None:
+        found += items[1]
     if as_json:
-        print_json([_as_json(record) for record in found])
+        print_json(found)
         return
-    print_table(HEAD, [_row(record, now) for record in found])
+    print_table(HEAD, [_row(item, now) for item in found])
 
 
-def _as_json(record: Record) -> dict[str, object]:
+def _asked(op: str, **fields: object) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """Ask the host service; None when there is none."""
+    connection = client.connect(client.socket_path())
+    if connection is None:
+        return None
+    with closing(connection):
+        return client.call(connection, op, fields)
+
+
+def _is_hosted(name: str) -> bool:
+    """Tell whether a machine is one of the host service."""
+    try:
+        return _asked("show", machine=name) is not None
+    except (Missing, Invalid):
+        return False
+
+
+def _tell(op: str, name: str, **fields: object) -> dict[str, Any]:
+    """Ask the host service to do something with one of its machines."""
+    progress = Progress()
+    with closing(client.require(client.socket_path())) as connection:
+        connection.ask(op, {"machine": name, **fields})
+        answer, _ = connection.answer(
+            lambda message: progress(str(message.get("text", ""))), limit_s=None
+        )
+    progress.clear()
+    return answer
+
+
+def _as_item(record: Record) -> dict[str, Any]:
     return {**asdict(record), "state": record.state.value, "alive": is_alive(record)}
 
 
-def _row(record: Record, now: float) -> tuple[str, ...]:
-    left = "" if record.expires_at is None else show_duration(max(0, record.expires_at - now))
-    command = record.command if len(record.command) <= 40 else record.command[:37] + "..."
+def _row(item: dict[str, Any], now: float) -> tuple[str, ...]:
+    expires_at = item["expires_at"]
+    command = str(item["command"])
     return (
-        record.id,
-        record.image,
-        record.state.value,
-        str(record.cpus),
-        f"{record.memory_mib} MiB",
-        record.network,
-        show_duration(now - record.created_at),
-        left,
-        printable(command),
+        item["id"],
+        item["image"],
+        item["state"],
+        str(item["cpus"]),
+        f"{item['memory_mib']} MiB",
+        item["network"],
+        show_duration(max(0, now - item["created_at"])),
+        "" if expires_at is None else show_duration(max(0, expires_at - now)),
+        printable(command if len(command) <= 40 else command[:37] + "..."),
     )
 
 
@@ -84,14 +127,15 @@ def _row(record: Record, now: float) -> tuple[str, ...]:
 def show(name: str, as_json: bool) -> None:
     """Show everything that is known of one machine."""
     paths, _ = load()
-    matching = [record for record in list_records(paths.machines) if record.id == name]
+    matching = [_as_item(one) for one in list_records(paths.machines) if one.id == name]
+    if not matching and _is_hosted(name):
+        matching = [_tell("show", name)["machine"]]
     if not matching:
         raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
-    values = _as_json(matching[0])
     if as_json:
-        print_json(values)
+        print_json(matching[0])
         return
-    for key, value in values.items():
+    for key, value in sorted(matching[0].items()):
         click.echo(f"{key:12} {printable(str(value), LONGEST)}")
 
 
@@ -101,11 +145,33 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--root", is_flag=True, help="Enter as root.")
 @click.option("-t/-T", "terminal", default=None, help="Force a terminal, or none.")
 def ssh(name: str, command: tuple[str, ...], root: bool, terminal: bool | None) -> None:
-    """Enter a kept machine: a shell, or COMMAND, in it; no ssh server is needed there."""
-    paths, _ = load()
+    """Enter a machine: a shell, or COMMAND, in it; no ssh server is needed there."""
+    request = _request(command, root, terminal)
+    _finish(_enter_hosted(name, request) if _is_hosted(name) else _enter_own(name, request))
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+@click.argument("command", nargs=-1)
+@click.option("--root", is_flag=True, help="Enter as root.")
+def debug(name: str, command: tuple[str, ...], root: bool) -> None:
+    """Wake a machine that was kept after a failure, as it was then, and enter it."""
+    request = _request(command, root, None)
+    if not _is_hosted(name):
+        _finish(_enter_own(name, request))
+    state = _tell("show", name)["machine"]["state"]
+    if state != "running":
+        _tell("resume", name)
+        click.echo(
+            f"mayfly: machine {name} runs again, until 'mayfly machine delete {name}'", err=True
+        )
+    _finish(_enter_hosted(name, request))
+
+
+def _request(command: tuple[str, ...], root: bool, terminal: bool | None) -> JobRequest:
     account = account_of_caller()
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    request = JobRequest(
+    return JobRequest(
         argv=command or (account.shell, "-l"),
         env=job_environment(os.environ, (), tty=on_terminal),
         cwd="/root" if root else account.home,
@@ -116,8 +182,26 @@ def ssh(name: str, command: tuple[str, ...], root: bool, terminal: bool | None) 
         workdir=None,
         time_limit_s=None,
     )
+
+
+def _enter_own(name: str, request: JobRequest) -> JobResult:
+    paths, _ = load()
     with kept.held_machine(paths.machines, name) as held:
-        result = kept.enter(held, request, Progress())
+        return kept.enter(held, request, Progress())
+
+
+def _enter_hosted(name: str, request: JobRequest) -> JobResult:
+    progress = Progress()
+    steps = Steps(report=progress, note=progress.warn)
+    with closing(client.require(client.socket_path())) as connection, ExitStack() as stack:
+        connection.ask("enter", {"machine": name})
+        claimed = claim(connection, steps, stack)
+        result = run_in(connection, claimed, request, steps)
+        release(connection, {})
+    return result
+
+
+def _finish(result: JobResult) -> None:
     for words in (*result.warnings, *([result.reason] if result.phase != "done" else [])):
         click.echo(f"mayfly: {words}", err=True)
     sys.exit(result.code)
@@ -145,14 +229,64 @@ def console(name: str) -> None:
 
 @machine.command()
 @click.argument("name", metavar="ID")
-def logs(name: str) -> None:
-    """Print what a kept machine's serial console said."""
+@click.option("--events", is_flag=True, help="What was done with it, instead of its console.")
+def logs(name: str, events: bool) -> None:
+    """Print what a machine's serial console said; the service knows it also when it is gone."""
     paths, _ = load()
-    with kept.held_machine(paths.machines, name) as held:
-        text = kept.console_log(held, paths.templates)
+    if any(record.id == name for record in list_records(paths.machines)):
+        with kept.held_machine(paths.machines, name) as held:
+            text = kept.console_log(held, paths.templates)
+    else:
+        asked = _asked("logs", machine=name, **({"log": "events.jsonl"} if events else {}))
+        if asked is None:
+            raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
+        text = "".join(str(item["text"]) for item in asked[1])
     # A guest writes this: control characters could play tricks with the reader's terminal.
     shown = "".join(c for c in text if c.isprintable() or c in "\n\t")
     click.echo(shown if sys.stdout.isatty() else text, nl=False)
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+def pause(name: str) -> None:
+    """Stop a machine's CPUs; its memory stays where it is."""
+    _tell("pause", name)
+    click.echo(f"paused {name}; 'mayfly machine resume {name}' lets it go on")
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+def suspend(name: str) -> None:
+    """Write a machine to disk, memory and all, and free what it holds of this host."""
+    answer = _tell("suspend", name)
+    left = show_duration(max(0, answer["machine"]["expires_at"] - time.time()))
+    click.echo(f"suspended {name}, for {left}; 'mayfly machine resume {name}' lets it go on")
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+def resume(name: str) -> None:
+    """Let a paused, suspended or kept machine go on where it stopped."""
+    _tell("resume", name)
+    click.echo(f"resumed {name}")
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+@click.argument("point", metavar="POINT")
+def snapshot(name: str, point: str) -> None:
+    """Remember memory and disk of a running machine as POINT, to go back to."""
+    _tell("snapshot", name, point=point)
+    click.echo(f"{name} can be reverted to '{point}'")
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+@click.argument("point", metavar="POINT")
+def revert(name: str, point: str) -> None:
+    """Take a machine back to POINT: whatever was done since has not happened."""
+    _tell("revert", name, point=point)
+    click.echo(f"{name} is as it was at '{point}'")
 
 
 @machine.command()
@@ -160,6 +294,17 @@ def logs(name: str) -> None:
 def delete(names: tuple[str, ...]) -> None:
     """End machines and remove everything of them."""
     paths, _ = load()
+    failed: list[MayflyError] = []
     for name in names:
-        kept.delete(paths.machines, name)
-        click.echo(f"deleted {name}")
+        try:
+            if _is_hosted(name):
+                _tell("delete", name)
+            else:
+                kept.delete(paths.machines, name)
+            click.echo(f"deleted {name}")
+        except MayflyError as error:
+            failed.append(error)
+    for other in failed[1:]:
+        click.echo(f"mayfly: {other.message}", err=True)
+    if failed:
+        raise failed[0]

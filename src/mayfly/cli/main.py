@@ -6,7 +6,6 @@ import importlib
 import itertools
 import os
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ COMMANDS = {
     "run": ("mayfly.cli.run", "run", "Run a command in a fresh machine of its own."),
     "machine": ("mayfly.cli.machine", "machine", "Look at, enter and delete machines."),
     "image": ("mayfly.cli.image", "image", "Build, import and list images."),
+    "host": ("mayfly.cli.host", "host", "Run and ask the host service."),
     "template": ("mayfly.cli.template", "template", "Make and remove templates by hand."),
     "doctor": ("mayfly.cli.doctor", "doctor", "Say what this host can do and what is missing."),
 }
@@ -120,14 +120,20 @@ def main() -> None:
         show_error(known)
         code = RUN_FAILED if running else exit_status(known)
         if "--debug" in words:
-            traceback.print_exc()
+            _print_traceback()
     except Exception as error:
         click.echo(f"mayfly: a fault in Mayfly itself: {type(error).__name__}: {error}", err=True)
         click.echo("  hint: run it again with 'mayfly --debug ...' and report it", err=True)
         code = RUN_FAILED if running else 1
         if "--debug" in words:
-            traceback.print_exc()
+            _print_traceback()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_traceback() -> None:
+    import traceback  # noqa: PLC0415 - it costs 5 ms, and nearly nobody needs it
+
+    traceback.print_exc()
 
 
 def _open_standard_streams() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +57,8 @@ def _columns() -> int:
 
 
 def _terminal_columns() -> int:
+    import shutil  # noqa: PLC0415 - every run imports this module, and few need that one
+
     return shutil.get_terminal_size().columns
 
 
@@ -69,6 +69,8 @@ def plain(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value for scripts."""
+    import json  # noqa: PLC0415 - as above
+
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import click
 
 from mayfly.cli.output import Progress, plain
-from mayfly.config import Paths, Settings
+from mayfly.config import Paths, Settings, load_settings
 from mayfly.engine.caller import (
     account_of_caller,
     caller_limits,
     job_environment,
     umask_of_caller,
 )
-from mayfly.engine.oneshot import Job, Steps, failed_outcome, guest_directory, run_one
-from mayfly.engine.process import namespaces_work
+from mayfly.engine.jobs import Job, Steps, failed_outcome, guest_directory
 from mayfly.engine.session.job import JobRequest, Workdir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError, refusal
-from mayfly.images.catalogue import check
+from mayfly.host import client
+from mayfly.host.run import make_machine, run_hosted
 from mayfly.model import (
     Account,
     MachineSpec,
@@ -32,11 +32,8 @@ from mayfly.model import (
     ShareDir,
     Who,
 )
-from mayfly.units import MIB, parse_duration, parse_size, show_duration
-from mayfly.wiring import catalogue_of, engine_for, load
+from mayfly.units import MIB, parse_duration, parse_size, round_memory, show_duration
 
-MEMORY_STEP_MIB = 128
-MEMORY_LEAST_MIB = 256
 NOT_COPIED = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
 """Top directories of which nothing is copied over a guest's own unless it is asked for."""
 
@@ -49,6 +46,7 @@ class Options:
     command: tuple[str, ...]
     cpus: int | None
     memory: str | None
+    disk: str | None
     network: str | None
     allow: tuple[str, ...]
     root: bool
@@ -61,6 +59,8 @@ class Options:
     time_limit: str | None
     tty: bool | None
     keep_on_failure: bool
+    detach: bool
+    no_wait: bool
     status_file: str | None
     timings: bool
     quiet: bool
@@ -76,6 +76,7 @@ Examples:
   mayfly run debian-12 --share ~/data:ro --for 10m -- ./analyse ~/data
   mayfly run debian-12 --keep-on-failure -- make test
   mayfly run debian-12                                 # a shell
+  mayfly run debian-12 --detach --for 8h               # stays: 'mayfly machine ssh ID'
 
 \b
 The current directory goes into the machine, and what the job changed comes back.
@@ -87,6 +88,7 @@ Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it w
 @click.argument("command", nargs=-1)
 @click.option("--cpus", type=click.IntRange(1, 255), help="CPUs of the machine [default: 1].")
 @click.option("--memory", metavar="SIZE", help="Memory, rounded up to 128M [default: 512M].")
+@click.option("--disk", metavar="SIZE", help="What may be written [default: the host's rule].")
 @click.option(
     "--network",
     type=click.Choice([mode.value for mode in NetworkMode]),
@@ -103,6 +105,8 @@ Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it w
 @click.option("--for", "time_limit", metavar="TIME", help="End the job after TIME (90s, 10m, 8h).")
 @click.option("-t/-T", "tty", default=None, help="Force a terminal, or none, for the job.")
 @click.option("--keep-on-failure", is_flag=True, help="Keep the machine when the job fails.")
+@click.option("--detach", is_flag=True, help="Make a machine that stays, and print its id.")
+@click.option("--no-wait", is_flag=True, help="Fail at once when there is no room now.")
 @click.option("--status-file", metavar="FILE", help="Write how it ended, and whose doing, as JSON.")
 @click.option("--timings", is_flag=True, help="Show how long each step took.")
 @click.option(
@@ -130,28 +134,67 @@ def run(**typed: object) -> None:
 def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     if options.status_file:
         check_status_file(Path(options.status_file))
+    paths = Paths.for_user()
+    settings = load_settings(paths.config_files)
+    job = _job(options, settings, progress)
+    # An image of one's own is nobody's business but one's own: the service has the site's.
+    own = os.geteuid() != 0 and (paths.images / options.image).is_dir()
+    connection = None if own else client.connect(client.socket_path())
+    if options.detach:
+        return _detached(options, job, connection, steps)
+    if connection is not None:
+        return run_hosted(connection, job, steps, wait=not options.no_wait)
+    return _run_alone(options, job, progress, steps)
+
+
+def _detached(
+    options: Options, job: Job, connection: client.Connection | None, steps: Steps
+) -> Outcome:
+    """Make a machine that stays, and print its id."""
+    connection = connection or client.require(client.socket_path())
+    if options.command:
+        connection.close()
+        raise Invalid(
+            "--detach takes no command",
+            hint="'mayfly machine ssh ID -- COMMAND' runs one in the machine that stays",
+        )
+    life_s = parse_duration(options.time_limit) if options.time_limit else None
+    name = make_machine(connection, job, steps, wait=not options.no_wait, life_s=life_s)
+    click.echo(name)
+    return Outcome(phase="done", who=Who.JOB, code=0, reason="", machine=name)
+
+
+def _run_alone(options: Options, job: Job, progress: Progress, steps: Steps) -> Outcome:
+    """Run it without a service: with this user's own templates, for this user alone."""
+    from mayfly.engine.oneshot import run_one  # noqa: PLC0415 - a client of the service needs none
+    from mayfly.engine.process import namespaces_work  # noqa: PLC0415
+    from mayfly.images.catalogue import check  # noqa: PLC0415
+    from mayfly.wiring import catalogue_of, engine_for, load  # noqa: PLC0415
+
     paths, settings = load()
     image = catalogue_of(paths).find(options.image)
     check(image)
-    spec = _spec(options, settings)
-    account = account_of_caller()
-    shares = tuple(parse_share(text) for text in options.share)
-    request = _request(options, settings, account, shares, progress)
     engine, verdict = engine_for(paths, settings)
     if verdict.accelerator == "tcg" and settings.accelerator == "auto":
         _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")
     if not namespaces_work():
         progress.note("QEMU is not shut in, user namespaces are off: see 'mayfly doctor'")
-    label = " ".join(request.argv)[:200]
-    job = Job(
+    return run_one(engine, image, job, steps)
+
+
+def _job(options: Options, settings: Settings, progress: Progress) -> Job:
+    spec = _spec(options, settings)
+    account = account_of_caller()
+    shares = tuple(parse_share(text) for text in options.share)
+    request = _request(options, settings, account, shares, progress)
+    return Job(
         spec=spec,
         account=account,
         request=request,
         shares=shares,
         keep_on_failure=options.keep_on_failure,
-        label=label,
+        label=" ".join(request.argv)[:200],
     )
-    return run_one(engine, image, job, steps)
 
 
 def check_status_file(path: Path) -> None:
@@ -184,21 +227,19 @@ def _spec(options: Options, settings: Settings) -> MachineSpec:
     return MachineSpec(
         image=options.image,
         shape=Shape(cpus=options.cpus or settings.cpus, memory_mib=round_memory(memory)),
-        disk_gib=None,
+        disk_mib=_disk(options.disk),
         network=network,
         allow=options.allow,
     )
 
 
-def round_memory(size: int) -> int:
-    """Give a machine's memory, in MiB, for a wish in bytes: up to the next 128 MiB, 256 at least.
-
-    Sizes are rounded so that templates, one per size, are few.
-    """
-    if size > 1 << 44:
-        raise Invalid(f"{size} bytes of memory cannot be meant")
-    steps = -(-size // (MEMORY_STEP_MIB * MIB))
-    return max(MEMORY_LEAST_MIB, steps * MEMORY_STEP_MIB)
+def _disk(text: str | None) -> int | None:
+    if text is None:
+        return None
+    size = parse_size(text)
+    if not MIB <= size <= 1 << 50:
+        raise Invalid(f"--disk {text}: it must be 1M or more, and less than 1P")
+    return -(-size // MIB)
 
 
 def parse_share(text: str) -> ShareDir:
@@ -298,6 +339,8 @@ def _tell(options: Options, outcome: Outcome, steps: Steps) -> None:
     if options.timings and len(steps.marks) > 1:
         pairs = zip(steps.marks, steps.marks[1:], strict=False)
         words = [f"{name} {show_duration(at - before)}" for (_, before), (name, at) in pairs]
+        if steps.service_ms is not None:
+            words.append(f"service {steps.service_ms:.1f} ms")
         click.echo(f"mayfly: {', '.join(words)}", err=True)
     if options.status_file:
         text = json.dumps({**asdict(outcome), "who": outcome.who.value}) + "\n"

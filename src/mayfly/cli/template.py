@@ -8,13 +8,12 @@ import time
 import click
 
 from mayfly.cli.output import Progress, print_json, print_table
-from mayfly.cli.run import round_memory
 from mayfly.engine.freeze import ensure_template
 from mayfly.engine.template import META, remove_template
 from mayfly.errors import Missing
 from mayfly.images.catalogue import check
 from mayfly.model import Shape
-from mayfly.units import MIB, parse_size, show_duration, show_size
+from mayfly.units import MIB, parse_size, round_memory, show_duration, show_size
 from mayfly.wiring import catalogue_of, engine_for, load
 
 

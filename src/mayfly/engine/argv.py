@@ -118,7 +118,9 @@ def _disks(plan: Plan) -> list[str]:
     agent["node-name"] = "agent"
     for node in (*reversed(layers), agent):
         words += ["-blockdev", json.dumps(node)]
-    words += ["-device", "virtio-blk-pci,drive=disk0,id=root,bootindex=1,serial=mayfly-root"]
+    # A disk that may not grow any more stops its machine, and the guest is not left guessing.
+    root = "virtio-blk-pci,drive=disk0,id=root,bootindex=1,serial=mayfly-root,werror=stop"
+    words += ["-device", root]
     words += ["-device", "virtio-blk-pci,drive=agent,id=agentdisk,serial=mayfly-agent"]
     return words
 

@@ -81,18 +81,24 @@ def forked(
 
     At the end of the block the channel is closed and the child waited for.
     """
+    child = start_forked(body, name=name, keep=keep)
+    try:
+        yield child
+    finally:
+        child.end()
+
+
+def start_forked(
+    body: Callable[[socket.socket], None], *, name: str, keep: Sequence[int] = ()
+) -> Forked:
+    """Do as ``forked`` for a caller that does not wait: it calls ``end`` some time."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, ours:
+    with theirs:
         pid = os.fork()
         if pid == 0:
             _run(body, theirs, keep)
-        theirs.close()
-        child = Forked(pid=pid, name=name, channel=ours)
-        ours.settimeout(ANSWER_LIMIT_S)
-        try:
-            yield child
-        finally:
-            child.end()
+    ours.settimeout(ANSWER_LIMIT_S)
+    return Forked(pid=pid, name=name, channel=ours)
 
 
 def report(

@@ -57,6 +57,8 @@ class Order:
     attach: Attach = Attach()
     outlive: bool = False
     """Whether it may stay when the process that made it is gone."""
+    own_memory: bool = False
+    """Whether the memory that it is given is a copy for it alone, to be written to."""
     meanwhile: Callable[[], object] = lambda: None
     """Called while QEMU starts: time for what has to be done anyway."""
 
@@ -137,13 +139,20 @@ def account_message(account: Account) -> dict[str, Any]:
 
 
 def start_machine(
-    engine: Engine, template: Template, image: Image, order: Order, memory_fd: int
+    engine: Engine,
+    template: Template,
+    image: Image,
+    order: Order,
+    memory_fd: int,
+    *,
+    held: tuple[str, Place] | None = None,
 ) -> Machine:
     """Clone a template: a running, renewed machine that was proved unique, with no user yet.
 
-    Raises ``Failed`` (and leaves nothing) when it cannot be proved unique or does not run.
+    ``held``: the id and directory to use, when the caller has made them already. Raises ``Failed``
+    (and leaves nothing) when it cannot be proved unique or does not run.
     """
-    name, place = new_place(engine.paths.machines)
+    name, place = held or new_place(engine.paths.machines)
     process: Process | None = None
     try:
         record = _new_record(engine, template, order, name)
@@ -205,7 +214,7 @@ def _spawn(
             shape=template.shape,
             accelerator=engine.accelerator,
             memory_fd=memory_fd,
-            share_memory=False,
+            share_memory=order.own_memory,
             incoming=True,
             disks=(
                 Drive(fd=fds[0], format="qcow2"),

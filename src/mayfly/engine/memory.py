@@ -69,8 +69,8 @@ def save(fd: int, path: Path) -> None:
         os.close(out)
 
 
-def load(name: str, path: Path, size: int) -> int:
-    """Read a saved object back, sealed.
+def load(name: str, path: Path, size: int, *, sealed: bool = True) -> int:
+    """Read a saved object back, sealed unless one machine alone shall have it.
 
     Raises ``Failed`` when the file is not there or not whole, ``Quota`` when memory is short.
     """
@@ -81,14 +81,15 @@ def load(name: str, path: Path, size: int) -> int:
     with open(source, "rb"):
         if os.fstat(source).st_size != size:
             raise Failed(f"{path} has {os.fstat(source).st_size} bytes, not {size}")
-        return _load(name, path, source, size)
+        return _load(name, path, source, size, sealed=sealed)
 
 
-def _load(name: str, path: Path, source: int, size: int) -> int:
+def _load(name: str, path: Path, source: int, size: int, *, sealed: bool) -> int:
     fd = new_memory(name, size)
     try:
         _copy_data(source, fd, size)
-        seal(fd)
+        if sealed:
+            seal(fd)
     except OSError as error:
         os.close(fd)
         raise Quota(f"cannot read {path} into memory: {error.strerror}") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import select
 import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from mayfly.engine.readable import readable
 from mayfly.errors import Failed, Unavailable
 
 REPLY_TIMEOUT_S = 60.0
@@ -31,8 +31,10 @@ class Monitor:
         self._timeout_s = timeout_s
         self._buffer = bytearray()
         self._events: list[dict[str, Any]] = []
+        self._answers: deque[dict[str, Any]] = deque()
         self._last_id = 0
         self._unanswered: deque[int] = deque()
+        self._broken = ""
 
     def __enter__(self) -> Self:
         return self
@@ -44,12 +46,17 @@ class Monitor:
         """Close the connection; QEMU goes on."""
         self._socket.close()
 
-    def negotiate(self) -> None:
+    def negotiate(self, *, timeout_s: float | None = None) -> None:
         """Read the greeting and leave the capabilities mode."""
-        greeting = self._read(time.monotonic() + self._timeout_s)
-        if "QMP" not in greeting:
-            raise Failed(f"QEMU's monitor began with {str(greeting)[:200]}")
-        self.call("qmp_capabilities")
+        usual = self._timeout_s
+        self._timeout_s = usual if timeout_s is None else timeout_s
+        try:
+            greeting = self._answer(time.monotonic() + self._timeout_s)
+            if "QMP" not in greeting:
+                raise Failed(f"QEMU's monitor began with {str(greeting)[:200]}")
+            self.call("qmp_capabilities")
+        finally:
+            self._timeout_s = usual
 
     def call(
         self,
@@ -89,15 +96,29 @@ class Monitor:
         number = self._unanswered.popleft()
         deadline = time.monotonic() + self._timeout_s
         while True:
-            message = self._read(deadline)
-            if "event" in message:
-                self._events.append(message)
-            elif message.get("id", number) != number:
+            message = self._answer(deadline)
+            if message.get("id", number) != number:
                 continue  # The late answer to a command that was given up.
-            elif "error" in message:
+            if "error" in message:
                 raise Failed(f"QEMU refused '{command}': {message['error'].get('desc')}")
-            elif "return" in message:
+            if "return" in message:
                 return message["return"]
+
+    def arrived(self) -> bool:
+        """Read what is there without waiting; tell whether ``reply`` would return, or raise, now.
+
+        True also when QEMU is gone: ``reply`` has the reason.
+        """
+        number = self._unanswered[0]
+        try:
+            self._read_all()
+        except Failed:
+            return True
+        return any(message.get("id", number) == number for message in self._answers)
+
+    def give_up(self) -> None:
+        """Wait no more for the earliest unanswered command: its answer will be passed over."""
+        self._unanswered.popleft()
 
     def wait_event(
         self, name: str, *, timeout_s: float, field: str = "", among: Sequence[str] = ()
@@ -110,9 +131,7 @@ class Monitor:
                 if event["event"] == name and (not field or data.get(field) in among):
                     del self._events[: index + 1]
                     return data
-            message = self._read(deadline)
-            if "event" in message:
-                self._events.append(message)
+            self._wait(deadline)
 
     def fileno(self) -> int:
         """Give the descriptor to wait on for events."""
@@ -121,27 +140,41 @@ class Monitor:
     def events(self) -> list[dict[str, Any]]:
         """Give the events that have arrived, without waiting."""
         try:
-            while select.select([self._socket], [], [], 0)[0]:
-                self._receive()
+            self._read_all()
         except Failed:
             # What it said before its end comes first; the next call raises this again.
-            if b"\n" not in self._buffer and not self._events:
+            if not self._events:
                 raise
-        while (message := self._next()) is not None:
-            if "event" in message:
-                self._events.append(message)
         found, self._events = self._events, []
         return found
 
-    def _read(self, deadline: float) -> dict[str, Any]:
-        while (message := self._next()) is None:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([self._socket], [], [], remaining)[0]:
-                raise Unavailable("QEMU's monitor did not answer in time: stopped or overloaded?")
+    def finish_line(self) -> None:
+        """Read on until no message is half read, so that another process may go on from here."""
+        deadline = time.monotonic() + self._timeout_s
+        self._read_all()
+        while self._buffer:
+            self._wait(deadline)
+
+    def _answer(self, deadline: float) -> dict[str, Any]:
+        """Give the next message that is no event."""
+        while not self._answers:
+            self._wait(deadline)
+        return self._answers.popleft()
+
+    def _wait(self, deadline: float) -> None:
+        """Take what comes next."""
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or not readable([self.fileno()], remaining):
+            raise Unavailable("QEMU's monitor did not answer in time: stopped or overloaded?")
+        self._receive()
+
+    def _read_all(self) -> None:
+        while readable([self.fileno()], 0):
             self._receive()
-        return message
 
     def _receive(self) -> None:
+        if self._broken:
+            raise Failed(self._broken)
         try:
             data = self._socket.recv(65536)
         except OSError as error:
@@ -149,6 +182,16 @@ class Monitor:
         if not data:
             raise Failed("QEMU ended while it was talked to")
         self._buffer += data
+        try:
+            self._sort()
+        except Failed as error:
+            # What follows cannot be trusted either.
+            self._broken = error.message
+            raise
+
+    def _sort(self) -> None:
+        while (message := self._next()) is not None:
+            (self._events if "event" in message else self._answers).append(message)
         if len(self._buffer) > LINE_LIMIT:
             raise Failed("QEMU's monitor sent an endless line")
 

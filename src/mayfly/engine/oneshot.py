@@ -5,56 +5,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 
+from mayfly.engine.jobs import Job, Report, Steps, failed_outcome
 from mayfly.engine.machine import Attach, Machine, Order, machine_for
 from mayfly.engine.records import reap
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.engine.template import Engine, Template, check_fits, find_template, sweep_templates
 from mayfly.engine.watch import Watch, explained
-from mayfly.errors import RUN_FAILED, MayflyError, Quota
+from mayfly.errors import MayflyError
 from mayfly.model import (
-    Account,
     Image,
     MachineSpec,
     NetworkMode,
     Outcome,
     Shape,
-    ShareDir,
-    Who,
 )
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Everything that ``mayfly run`` was asked for."""
-
-    spec: MachineSpec
-    account: Account
-    request: JobRequest
-    shares: tuple[ShareDir, ...] = ()
-    keep_on_failure: bool = False
-    label: str = ""
-    """The command, for people who list machines."""
-
-
-@dataclass(slots=True)
-class Steps:
-    """How far a run has come, with the time of each step for ``--timings``."""
-
-    report: Report
-    note: Report
-    phase: str = "template"
-    machine: str = ""
-    marks: list[tuple[str, float]] = field(default_factory=lambda: [("begin", time.monotonic())])
-
-    def mark(self, name: str) -> None:
-        """A step is done."""
-        self.marks.append((name, time.monotonic()))
 
 
 def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
@@ -66,17 +33,6 @@ def run_one(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
         return _run(engine, image, job, steps)
     except MayflyError as error:
         return failed_outcome(error, steps)
-
-
-def failed_outcome(error: MayflyError, steps: Steps) -> Outcome:
-    """Give the outcome of a run that Mayfly, or the site's lack of room, ended."""
-    return Outcome(
-        phase=steps.phase,
-        who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,
-        code=RUN_FAILED,
-        reason=error.message + (f"\n  hint: {error.hint}" if error.hint else ""),
-        machine=steps.machine,
-    )
 
 
 def template_for(engine: Engine, image: Image, shape: Shape, report: Report) -> Template:
@@ -202,16 +158,3 @@ def _keep(engine: Engine, machine: Machine, result: JobResult) -> str:
         f"failed: machine {name} is kept, stopped, for {hours} h; "
         f"'mayfly machine ssh {name}' enters it, 'mayfly machine delete {name}' removes it"
     )
-
-
-def guest_directory(account: Account, workdir: Path | None, shares: tuple[ShareDir, ...]) -> str:
-    """Give where the job starts: the caller's directory when it is there, else home."""
-    if workdir is not None:
-        return str(workdir)
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:
-        return account.home
-    if any(here == share.path or share.path in here.parents for share in shares):
-        return str(here)
-    return account.home

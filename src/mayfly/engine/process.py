@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import signal
 import socket
 import time
@@ -19,6 +18,7 @@ from mayfly.engine.linux import start_time
 from mayfly.engine.monitor import Monitor
 from mayfly.engine.privileges import USER_NAMESPACES
 from mayfly.engine.probe import Qemu
+from mayfly.engine.readable import readable
 from mayfly.engine.records import Place, Record
 from mayfly.errors import Failed, MayflyError, Unavailable
 from mayfly.model import Shape, State
@@ -59,7 +59,7 @@ class Process:
 
     def has_ended(self) -> bool:
         """Tell whether it is there no more."""
-        return bool(select.select([self.handle], [], [], 0)[0])
+        return bool(readable([self.handle], 0))
 
     def said(self) -> str:
         """Give what QEMU itself printed so far."""
@@ -69,7 +69,7 @@ class Process:
 
     def wait(self, *, timeout_s: float) -> None:
         """Wait for its end; raises ``Unavailable`` when it goes on."""
-        if not select.select([self.handle], [], [], timeout_s)[0]:
+        if not readable([self.handle], timeout_s):
             raise Unavailable(f"QEMU (pid {self.pid}) did not end within {timeout_s:g} s")
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
@@ -212,11 +212,14 @@ def _listen(directory: Path, name: str) -> socket.socket:
 def connect_socket(directory: Path, name: str, *, patience_s: float = 10.0) -> socket.socket:
     """Connect to a socket of a machine; raises ``Failed`` when nobody listens."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A QEMU that is frozen, with a full queue, would keep us for ever.
+    connection.setblocking(False)
     deadline = time.monotonic() + patience_s
     while True:
         try:
             with _inside(directory) as short:
                 connection.connect(f"{short}/{name}")
+            connection.setblocking(True)
             return connection
         except BlockingIOError:
             # The queue of the listener is full for a moment.

@@ -55,6 +55,18 @@ class Record:
     started: int = 0
     """Start time of ``pid``, in clock ticks since boot."""
     reason: str = ""
+    owner: int | None = None
+    """Uid of whom the host service gave it to."""
+    client: int = 0
+    """Process that has it, unless ``outlive``: when that ends, so does the machine."""
+    client_started: int = 0
+    outlive: bool = False
+    disk_mib: int = 0
+    """How much its disk may grow; 0: as the host has it."""
+    allow: tuple[str, ...] = ()
+    """host:port pairs of a restricted network."""
+    job: str = ""
+    """Key of the batch job's right."""
 
 
 class Place:
@@ -63,6 +75,10 @@ class Place:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+
+    def fileno(self) -> int:
+        """Give the descriptor that holds the lock: a forked child that has it holds it too."""
+        return self._lock
 
     def write(self, record: Record) -> None:
         """Write the record, whole or not at all; raises ``Quota`` when there is no room."""
@@ -158,7 +174,8 @@ def read_record(path: Path) -> Record:
             raise Failed(f"{path / RECORD} is no record")
         # A later version may have added to it: what is known must be there, the rest is left out.
         known = {name: stored[name] for name in Record.__slots__ if name in stored}
-        return Record(**{**known, "state": State(stored["state"])})
+        allow = tuple(str(each) for each in stored.get("allow", ()))
+        return Record(**{**known, "state": State(stored["state"]), "allow": allow})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failed(f"cannot read {path / RECORD}: {error}") from error
 
@@ -214,6 +231,13 @@ def reap(machines: Path, now: float) -> list[str]:
         removed.append(path.name)
     _remove_unnamed(machines, now)
     return removed
+
+
+def left_places(machines: Path) -> list[Place]:
+    """Lock all that nobody looks after, whatever it is; what has no name yet is removed."""
+    _remove_unnamed(machines, time.time() + 2 * FRESH_S)
+    locks = [(path, _lock(path)) for path in list(_named(machines))]
+    return [Place(path, lock) for path, lock in locks if lock is not None]
 
 
 def _stays(path: Path, now: float) -> bool:

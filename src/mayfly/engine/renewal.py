@@ -1,8 +1,8 @@
-"""What makes a clone another machine than its template, and the proof that it did: pure."""
+"""What makes a machine another than the one its memory comes from, and the proof of it: pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -57,6 +57,19 @@ def check_renewed(
     for name, value in told.items():
         if answer.get(name) != value:
             raise Failed(f"the machine could not be made unique: its {name} is still another's")
+    check_fresh(answer, known, clock)
+
+
+def refresh_request(epoch: UUID, seed: bytes, now_ns: int) -> dict[str, Any]:
+    """Give the message that a machine needs whose memory is that of an earlier moment."""
+    return {"type": "refresh", "epoch": str(epoch), "seed": seed.hex(), "time_ns": now_ns}
+
+
+def check_fresh(answer: Mapping[str, Any], known: Collection[str], clock: tuple[int, int]) -> None:
+    """Compare a sample with random numbers that must not come again, and with the host's clock.
+
+    Raises ``Failed`` unless it is another, and at the right time.
+    """
     random = answer.get("random")
     if not isinstance(random, str) or len(random) < 32 or random in known:
         raise Failed("the machine could not be made unique: its random numbers repeat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -63,6 +64,9 @@ class Signs:
         if name == "BLOCK_IO_ERROR" and data.get("nospace"):
             self.host_full = True
             self.reason = "the host has no room left for its disk"
+        elif name == "BLOCK_IO_ERROR" and data.get("reason") == os.strerror(errno.EFBIG):
+            self.host_full = True
+            self.reason = "its disk grew beyond what it was granted ('--disk SIZE' asks for more)"
         elif name == "BLOCK_IO_ERROR":
             self.reason = f"its disk failed: {data.get('reason')}"
         elif name == "SHUTDOWN":

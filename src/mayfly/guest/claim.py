@@ -13,6 +13,7 @@ from mayfly.guest.account import Account, Group, Tables, claimed
 from mayfly.guest.fields import Refused
 from mayfly.guest.files import beneath, make_folders, read_text, write_text
 from mayfly.guest.job import Credentials
+from mayfly.guest.jobfeatures import Features, parse_features, write_features
 from mayfly.guest.mounts import Share
 from mayfly.guest.network import Network
 from mayfly.guest.system import System
@@ -34,6 +35,7 @@ class Claim:
     shares: tuple[Share, ...]
     time_ns: int | None
     grow_disk: bool
+    features: Features
 
 
 def parse_claim(message: dict[str, Any]) -> Claim:
@@ -48,6 +50,7 @@ def parse_claim(message: dict[str, Any]) -> Claim:
         shares=tuple(_share(share) for share in fields.records(message, "shares")),
         time_ns=fields.number(message, "time_ns") if message.get("time_ns") is not None else None,
         grow_disk=fields.flag(message, "grow_disk"),
+        features=parse_features(fields.record(message, "features")),
     )
 
 
@@ -111,6 +114,7 @@ def claim(wanted: Claim, system: System, *, root: str = "/") -> Credentials:
     credentials = credentials_of(wanted.account, root=root)
     write_tables(wanted.account, root=root)
     _make_home(credentials, root)
+    write_features(wanted.features, root=root)
     if wanted.grow_disk:
         system.grow_root()
     if wanted.network is not None:
@@ -118,7 +122,7 @@ def claim(wanted: Claim, system: System, *, root: str = "/") -> Credentials:
     if wanted.shares:
         top = root.encode()
         system.mount_shares(wanted.shares, lambda path: make_folder(path, credentials, root=top))
-    return credentials
+    return replace(credentials, variables=wanted.features.variables())
 
 
 def credentials_of(account: Account, *, root: str = "/") -> Credentials:

@@ -19,7 +19,7 @@ from mayfly.guest.framing import Frame, FrameError, Kind, pack_message
 from mayfly.guest.loop import Loop
 from mayfly.guest.machine import Machine
 from mayfly.guest.prepare import prepare, start_sshd
-from mayfly.guest.renew import parse_identity, renew, sample
+from mayfly.guest.renew import parse_identity, parse_refresh, refresh, renew, sample
 from mayfly.guest.settle import settle
 from mayfly.guest.system import System, Tool
 from mayfly.guest.warm import warm_up
@@ -58,6 +58,7 @@ class Control:
             "warm": self._warm,
             "sample": self._sample,
             "renew": self._renew,
+            "refresh": self._refresh,
             "claim": self._claim,
             "quiesce": self._quiesce,
         }
@@ -139,6 +140,17 @@ class Control:
             # The answer has been given: a server that does not start is not a failed renewal.
             with contextlib.suppress(OSError):
                 assistant.start(self._loop, work, lambda _: None)
+
+    def _refresh(self, message: Fields, reply: Reply) -> None:
+        self._machine.check_renewed()
+        wanted = parse_refresh(message)
+        try:
+            method = refresh(wanted, self._around.system)
+        except OSError as error:
+            # From here on it might draw the same numbers as it did before.
+            self._machine.renewal_failed(str(error))
+            raise
+        reply({"type": "ok", "method": method, **sample(root=self._around.root)})
 
     def _claim(self, message: Fields, reply: Reply) -> None:
         self._machine.check_renewed()

@@ -11,6 +11,8 @@ from mayfly.guest.framing import PROTOCOL
 
 AGENT = "0.1.0"
 PROTOCOL_MIN = 1
+ABILITIES = ("refresh", "machine-features")
+"""What agents of the same protocol learnt later: a host looks before it asks."""
 SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd")
 
 
@@ -51,8 +53,8 @@ def init_name(root: str = "/") -> str:
 
 
 def features(*, sshfs: Sequence[str], root: str = "/") -> list[str]:
-    """List what not every machine has."""
-    found = []
+    """List what not every machine, or not every agent, has."""
+    found = list(ABILITIES)
     if any(os.path.exists(beneath(root, place)) for place in SSHD_PLACES):
         found.append("sshd")
     if _may_have_fuse(root):

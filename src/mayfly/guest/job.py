@@ -14,7 +14,7 @@ import signal
 import struct
 import termios
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 MAYFLY_FAILED = 125
@@ -41,6 +41,8 @@ class Credentials:
     name: bytes
     home: bytes
     login_shell: bytes
+    variables: Mapping[bytes, bytes] = field(default_factory=dict)
+    """What its environment has besides the usual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

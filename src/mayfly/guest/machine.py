@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from mayfly.guest.claim import usable_shell
 from mayfly.guest.fields import Refused, raw
@@ -34,7 +35,7 @@ class Machine:
         self._renewed = True
 
     def renewal_failed(self, reason: str) -> None:
-        """The machine is not unique, and never will be."""
+        """The machine is not unique, or what it draws at random is not, and never will be."""
         self._failure = reason
 
     def claimed(self, user: Credentials, *, root_allowed: bool) -> None:
@@ -51,7 +52,7 @@ class Machine:
             return self._user
         if not self._root_allowed:
             raise Refused("jobs may not run as root in this machine")
-        return superuser()
+        return replace(superuser(), variables=self._user.variables)
 
 
 def superuser() -> Credentials:

@@ -68,6 +68,7 @@ def _environment(message: dict[str, Any], credentials: Credentials) -> dict[byte
         b"LOGNAME": credentials.name,
         b"SHELL": credentials.login_shell,
         b"PATH": PATH,
+        **credentials.variables,
     }
     for name, value in (fields.record(message, "env") or {}).items():
         key = fields.raw(name, "env")

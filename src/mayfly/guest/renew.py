@@ -41,6 +41,14 @@ class HostKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refresh:
+    """What a machine needs whose memory is that of an earlier moment."""
+
+    seed: bytes
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """What makes a machine itself."""
 
@@ -54,6 +62,19 @@ class Identity:
 
 def parse_identity(message: dict[str, Any]) -> Identity:
     """Read a renew request."""
+    fresh = parse_refresh(message)
+    return Identity(
+        seed=fresh.seed,
+        time_ns=fresh.time_ns,
+        hostname=_matching(message, "hostname", _HOSTNAME),
+        machine_id=_matching(message, "machine_id", _MACHINE_ID),
+        boot_id=_matching(message, "boot_id", _UUID),
+        host_key=_host_key(message),
+    )
+
+
+def parse_refresh(message: dict[str, Any]) -> Refresh:
+    """Read a refresh request."""
     fields.text(message, "epoch")
     try:
         seed = bytes.fromhex(fields.text(message, "seed"))
@@ -61,14 +82,7 @@ def parse_identity(message: dict[str, Any]) -> Identity:
         raise Refused("'seed' must be hexadecimal") from None
     if len(seed) != SEED_BYTES:
         raise Refused(f"'seed' must be {SEED_BYTES} bytes")
-    return Identity(
-        seed=seed,
-        time_ns=fields.number(message, "time_ns"),
-        hostname=_matching(message, "hostname", _HOSTNAME),
-        machine_id=_matching(message, "machine_id", _MACHINE_ID),
-        boot_id=_matching(message, "boot_id", _UUID),
-        host_key=_host_key(message),
-    )
+    return Refresh(seed=seed, time_ns=fields.number(message, "time_ns"))
 
 
 def _matching(message: dict[str, Any], key: str, pattern: re.Pattern[str]) -> str:
@@ -87,8 +101,7 @@ def _host_key(message: dict[str, Any]) -> HostKey | None:
 
 def renew(identity: Identity, system: System, *, root: str = "/") -> str:
     """Do it, in order; says how the random generator was renewed."""
-    method = system.stir(identity.seed)
-    system.set_clock(identity.time_ns)
+    method = refresh(identity, system)
     system.set_hostname(identity.hostname)
     write_text(beneath(root, "/etc/hostname"), identity.hostname + "\n")
     hosts = beneath(root, "/etc/hosts")
@@ -97,6 +110,13 @@ def renew(identity: Identity, system: System, *, root: str = "/") -> str:
     system.set_boot_id(identity.boot_id)
     if identity.host_key is not None:
         _write_host_key(identity.host_key, root)
+    return method
+
+
+def refresh(wanted: Identity | Refresh, system: System) -> str:
+    """Renew random generator and clock only; says how the former was done."""
+    method = system.stir(wanted.seed)
+    system.set_clock(wanted.time_ns)
     return method
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mayfly.cli import run as run_module
 from mayfly.cli.output import Progress
@@ -20,11 +18,10 @@ from mayfly.cli.run import (
     _workdir,
     not_copied,
     parse_share,
-    round_memory,
     run,
 )
 from mayfly.config import Settings
-from mayfly.engine.oneshot import guest_directory
+from mayfly.engine.jobs import guest_directory
 from mayfly.engine.session.job import Workdir
 from mayfly.errors import Invalid
 from mayfly.model import Account, Group, NetworkMode, Shape, ShareDir
@@ -49,37 +46,6 @@ def options(**given_options: Any) -> Options:
 
 
 # --- size ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "mib"),
-    [
-        (0, 256),
-        (1, 256),
-        (256 * MIB, 256),
-        (256 * MIB + 1, 384),
-        (384 * MIB, 384),
-        (GIB, 1024),
-        (GIB - 1, 1024),
-        (GIB + 1, 1152),
-    ],
-)
-def test_memory_is_rounded_up(size: int, mib: int) -> None:
-    assert round_memory(size) == mib
-
-
-@given(st.integers(0, 1 << 44))
-def test_rounded_memory_is_enough_and_not_much_more(size: int) -> None:
-    mib = round_memory(size)
-    assert mib % 128 == 0
-    assert size <= mib * MIB
-    assert mib == 256 or mib * MIB < size + 128 * MIB
-
-
-@pytest.mark.parametrize("size", [(1 << 44) + 1, 1 << 60])
-def test_no_computer_has_so_much_memory(size: int) -> None:
-    with pytest.raises(Invalid, match="memory"):
-        round_memory(size)
 
 
 # --- what is asked for ---------------------------------------------------------------------------

@@ -134,6 +134,57 @@ def test_descriptors_travel_with_a_command(pair: tuple[Monitor, Peer]) -> None:
     os.close(read)
 
 
+def test_whether_an_answer_has_arrived_is_told_without_waiting(pair: tuple[Monitor, Peer]) -> None:
+    monitor, peer = pair
+    monitor.send("stop")
+    monitor.send("query-status")
+    peer.say(STOP)
+    assert not monitor.arrived()
+    peer.say(peer.answer(1), event("RESUME"))
+    peer.socket.sendall(b'{"return"')
+    assert monitor.arrived()
+    assert monitor.reply("stop") == 1
+    assert not monitor.arrived()
+    peer.socket.sendall(b': 2, "id": 2}\n')
+    assert monitor.arrived()
+    assert monitor.reply("query-status") == 2
+    assert [item["event"] for item in monitor.events()] == ["STOP", "RESUME"]
+
+
+def test_a_look_at_events_does_not_lose_an_answer(pair: tuple[Monitor, Peer]) -> None:
+    monitor, peer = pair
+    monitor.send("stop")
+    peer.say(STOP, peer.answer("done"))
+    assert [item["event"] for item in monitor.events()] == ["STOP"]
+    assert monitor.arrived()
+    assert monitor.reply("stop") == "done"
+
+
+def test_the_answer_to_a_command_that_was_given_up_is_passed_over(
+    pair: tuple[Monitor, Peer],
+) -> None:
+    monitor, peer = pair
+    monitor.send("slow")
+    monitor.give_up()
+    monitor.send("quick")
+    peer.say(peer.answer("late"))
+    assert not monitor.arrived()
+    peer.say(peer.answer("right"))
+    assert monitor.arrived()
+    assert monitor.reply("quick") == "right"
+
+
+@pytest.mark.parametrize("last", [b"", b"nonsense\n"])
+def test_the_end_of_qemu_arrives_too(pair: tuple[Monitor, Peer], last: bytes) -> None:
+    monitor, peer = pair
+    monitor.send("stop")
+    peer.socket.sendall(last)
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert monitor.arrived()
+    with pytest.raises(Failed, match=r"ended|monitor sent"):
+        monitor.reply("stop")
+
+
 # --- events --------------------------------------------------------------------------------------
 
 

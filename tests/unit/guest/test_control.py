@@ -5,37 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mayfly.guest.framing import Kind, Stream, pack, pack_message
+from tests.unit.guest.claims import (
+    ACCOUNT,
+    IDENTITY,
+    USER,
+    claim,
+    guest_tree,
+    refused,
+    renewed,
+)
 from tests.unit.guest.host import Agent, assert_soon, running_agent
 
 ROOT = os.geteuid() == 0
-USER = 54321
-ACCOUNT: dict[str, Any] = {
-    "name": "ada",
-    "uid": USER,
-    "gid": USER,
-    "groups": [{"name": "ada", "gid": USER}, {"name": "lab", "gid": 54400}],
-    "home": "/home/ada",
-    "shell": "/bin/sh",
-}
-IDENTITY: dict[str, Any] = {
-    "epoch": str(uuid.UUID(int=1)),
-    "seed": "ab" * 64,
-    "time_ns": 1_700_000_000_000_000_000,
-    "hostname": "node-7.site",
-    "machine_id": "0123456789abcdef" * 2,
-    "boot_id": str(uuid.UUID(int=2)),
-    "host_key": None,
-}
 
 
 @pytest.fixture
@@ -43,24 +31,6 @@ def root() -> Iterator[Path]:
     """Give the top of a guest's tree, which any user may enter."""
     with guest_tree() as top:
         yield top
-
-
-@contextmanager
-def guest_tree() -> Iterator[Path]:
-    top = Path(tempfile.mkdtemp(prefix="mayfly-guest-"))
-    top.chmod(0o755)
-    for name in ("etc/ssh", "proc", "var/lib/systemd", "var/lib/dbus", "run", "work"):
-        (top / name).mkdir(parents=True)
-    (top / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    (top / "etc/group").write_text("root:x:0:\n")
-    (top / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
-    (top / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 template\n::1 localhost\n")
-    (top / "etc/os-release").write_text('NAME="Debian"\nID=debian\nVERSION_ID="12"\n')
-    (top / "etc/machine-id").write_text("f" * 32 + "\n")
-    (top / "var/lib/dbus/machine-id").write_text("f" * 32 + "\n")
-    (top / "proc/stat").write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")
-    yield top
-    shutil.rmtree(top)
 
 
 @pytest.fixture
@@ -80,28 +50,12 @@ def renewed_agent() -> Iterator[Agent]:
         yield renewed(agent)
 
 
-def claim(agent: Agent, **fields: Any) -> dict[str, Any]:
-    wanted: dict[str, Any] = {"account": ACCOUNT, "root": False, "network": None, "shares": []}
-    return agent.control.ask("claim", **{**wanted, **fields})
-
-
-def renewed(agent: Agent) -> Agent:
-    answer = agent.control.ask("renew", **IDENTITY)
-    assert answer["type"] == "ok", answer
-    return agent
-
-
-def refused(answer: dict[str, Any]) -> str:
-    assert answer["type"] == "error"
-    return str(answer["reason"])
-
-
 def test_the_greeting_says_what_this_is(agent: Agent) -> None:
     hello = agent.hello
     assert (hello["protocol"], hello["protocol_min"], hello["agent"]) == (1, 1, "0.1.0")
     assert hello["kernel"] == os.uname().release
     assert hello["os"] == "debian 12"
-    assert hello["features"] == []
+    assert hello["features"] == ["refresh", "machine-features"]
 
 
 def test_renewal_makes_a_machine_itself(agent: Agent, root: Path) -> None:

@@ -173,11 +173,13 @@ def test_facts_of_a_machine(tmp_path: Path, files: dict[str, str], os_name: str,
 
 
 def test_features_are_what_can_be_had(tmp_path: Path) -> None:
-    assert facts.features(sshfs=["sshfs"], root=str(tmp_path)) == []
+    ours = list(facts.ABILITIES)
+    assert facts.features(sshfs=["sshfs"], root=str(tmp_path)) == ours
     modules = tmp_path / "lib/modules" / os.uname().release
     modules.mkdir(parents=True)
     (modules / "modules.dep").write_text("kernel/fs/fuse/fuse.ko.xz:\n")
     (tmp_path / "usr/sbin").mkdir(parents=True)
     (tmp_path / "usr/sbin/sshd").write_text("")
-    assert facts.features(sshfs=[], root=str(tmp_path)) == ["sshd", "fuse"]
-    assert facts.features(sshfs=["sshfs"], root=str(tmp_path)) == ["sshd", "fuse", "sshfs"]
+    assert facts.features(sshfs=[], root=str(tmp_path)) == [*ours, "sshd", "fuse"]
+    everything = [*ours, "sshd", "fuse", "sshfs"]
+    assert facts.features(sshfs=["sshfs"], root=str(tmp_path)) == everything

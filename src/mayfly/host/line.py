@@ -1,0 +1,172 @@
+"""Who may have a machine at all, and who waits for which turn."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+from mayfly.errors import Conflict, Denied, MayflyError, Quota, Unavailable
+from mayfly.host.caller import Caller
+from mayfly.host.claims import fulfil
+from mayfly.host.guard import guarded
+from mayfly.host.limits import (
+    Waiting,
+    line,
+    never,
+    next_grants,
+    no_place,
+    shape_for,
+    why,
+)
+from mayfly.host.names import account_for
+from mayfly.host.request import Request
+from mayfly.host.rights import Right
+from mayfly.host.settings import Requests
+from mayfly.host.state import Service
+from mayfly.host.wish import Wish, parse_wish
+from mayfly.host.work import Step
+from mayfly.images.catalogue import check
+from mayfly.model import Account
+
+__all__ = ["advance", "claim", "leave"]
+
+_numbers = itertools.count(1)
+
+
+def claim(service: Service, caller: Caller, message: dict[str, object]) -> Step[None]:
+    """Take a request in; it is answered when its machine is there, or with the reason why not."""
+    service.admitting[caller.uid] += 1
+    try:
+        request = yield from _admit(service, caller, parse_wish(message))
+    except MayflyError as error:
+        service.metrics.failed(error)
+        caller.fail(error)
+        return
+    finally:
+        service.admitting[caller.uid] -= 1
+    if caller.gone:
+        return
+    service.line[request.key] = request
+    advance(service)
+    if request.key not in service.line:
+        return
+    if not request.wish.wait:
+        del service.line[request.key]
+        caller.fail(Quota(f"no room for a machine now: {_why(service, request)}"))
+
+
+def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
+    """Check everything that does not depend on the moment."""
+    if caller.machine:
+        raise Conflict(
+            f"this connection has machine '{caller.machine}' already",
+            hint="open another one for another machine",
+        )
+    if service.draining:
+        raise Unavailable(
+            "this host takes no new machines: it is being drained",
+            hint="try another host; 'mayfly host undrain' (root) takes it back into service",
+        )
+    if service.admitting[caller.uid] > service.bounds().line_user:
+        raise Quota("too many requests of yours are being looked at")
+    account = yield from account_for(service, caller.peer)
+    shape = shape_for(wish.shape.cpus, wish.shape.memory_mib)
+    right = _permit(service, caller, account, replace(wish, shape=shape))
+    image = service.catalogue.find(wish.image)
+    check(image)
+    request = Request(
+        key=f"{next(_numbers)}",
+        caller=caller,
+        wish=wish,
+        image=image,
+        shape=shape,
+        account=account,
+        right=right,
+        since=time.monotonic(),
+    )
+    need = service.need(shape, wish.disk_mib)
+    reason = never(need, caller.uid, service.bounds())
+    if reason:
+        raise Quota(f"this host never has room for such a machine: {reason}")
+    full = no_place(_waiting(service), caller.uid, service.bounds())
+    if full:
+        raise Quota(f"too many requests wait: {full}")
+    return request
+
+
+def _permit(service: Service, caller: Caller, account: Account, wish: Wish) -> Right | None:
+    """Give the right that the request stands on, None where none is needed; raises ``Denied``."""
+    settings = service.settings
+    if wish.job:
+        return service.rights.check(
+            caller.uid, wish.job, image=wish.image, shape=wish.shape, held=service.held_by(wish.job)
+        )
+    if caller.is_root or settings.requests is Requests.ANYONE:
+        return None
+    if settings.requests is Requests.REGISTERED:
+        raise Denied(
+            "this host gives machines to batch jobs only",
+            hint="submit a job; a job's machine is registered by the batch system's prolog",
+        )
+    named = account.name in settings.users
+    if named or any(group.name in settings.groups for group in account.groups):
+        return None
+    raise Denied(f"user '{account.name}' may not have machines on this host")
+
+
+def leave(service: Service, caller: Caller) -> None:
+    """Take what a caller waits for out of the line."""
+    for key, request in list(service.line.items()):
+        if request.caller is caller:
+            del service.line[key]
+
+
+def advance(service: Service) -> None:
+    """Begin with those whose turn it is, and tell the others where they stand."""
+    if service.stopping:
+        return
+    waiting, held, bounds = _waiting(service), service.held(), service.bounds()
+    now = time.monotonic()
+    service.crowded = False
+    for key in next_grants(waiting, held, bounds, service.shared_mib(), now=now):
+        request = service.line[key]
+        if not service.can_begin(request.image.name, request.shape):
+            # Those behind it who find a standby need not wait for that.
+            service.crowded = True
+            continue
+        del service.line[key]
+        service.loop.spawn(guarded(fulfil(service, request), request.caller))
+    _tell_places(service)
+
+
+def _waiting(service: Service) -> list[Waiting]:
+    return [
+        Waiting(
+            key=key,
+            uid=request.caller.uid,
+            need=service.need(request.shape, request.wish.disk_mib),
+            since=request.since,
+        )
+        for key, request in service.line.items()
+    ]
+
+
+def _tell_places(service: Service) -> None:
+    places = line(_waiting(service), service.held(), service.bounds(), service.shared_mib())
+    for key, place in places.items():
+        request = service.line[key]
+        if service.told.get(key) != place:
+            service.told[key] = place
+            ahead = place - 1
+            request.caller.tell(
+                {"type": "line", "place": place, "ahead": ahead, "why": _why(service, request)}
+            )
+    for key in set(service.told) - set(service.line):
+        del service.told[key]
+
+
+def _why(service: Service, request: Request) -> str:
+    need = service.need(request.shape, request.wish.disk_mib)
+    lacking = why(need, request.caller.uid, service.held(), service.bounds(), service.shared_mib())
+    return lacking or "others are being started"

@@ -1,0 +1,80 @@
+"""Requests that look at machines, or remove them: callers see their own, root sees all."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from mayfly.errors import Denied, Missing
+from mayfly.host.caller import Caller
+from mayfly.host.state import Hosted, Service
+from mayfly.host.watching import end, occupied, save_console
+from mayfly.host.wish import text_of
+from mayfly.host.work import Step
+
+Message = dict[str, Any]
+
+
+def list_machines(service: Service, caller: Caller, _: Message) -> None:
+    """Answer with the caller's machines; root sees those of all users, and the standbys."""
+    found = [one for one in service.table if _sees(caller, one)]
+    found.sort(key=lambda one: one.record.created_at)
+    caller.items([as_item(one) for one in found])
+
+
+def show(service: Service, caller: Caller, message: Message) -> None:
+    """Answer with everything that is known of one machine."""
+    caller.ok({"machine": as_item(own(service, caller, message))})
+
+
+def delete(service: Service, caller: Caller, message: Message) -> None:
+    """End a machine."""
+    hosted = own(service, caller, message)
+    end(service, hosted, "it was deleted")
+    caller.ok({"machine": hosted.id})
+
+
+def logs(service: Service, caller: Caller, message: Message) -> Step[None]:
+    """Answer with what a machine said, also when it is gone."""
+    name = text_of(message, "machine", 40)
+    hosted = service.table.find(name)
+    if hosted is not None and not _sees(caller, hosted):
+        hosted = None
+    if hosted is not None and hosted.machine is not None and not hosted.busy:
+        with occupied(service, hosted, "reading its console"):
+            yield from save_console(service, hosted)
+    sort = message.get("log")
+    text = service.logs.read(name, caller.uid, **({"log": str(sort)} if sort else {}))
+    caller.text(text)
+
+
+def own(service: Service, caller: Caller, message: Message) -> Hosted:
+    """Give the machine that a request names; raises ``Missing`` for one of somebody else."""
+    name = text_of(message, "machine", 40)
+    hosted = service.table.find(name)
+    if hosted is None or not _sees(caller, hosted):
+        # Not "denied": whether there is such a machine is nobody else's business.
+        raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
+    return hosted
+
+
+def may_enter(service: Service, caller: Caller, hosted: Hosted) -> None:
+    """Raise ``Denied`` unless the caller may be in the machine; root needs the site's leave."""
+    if caller.uid != hosted.record.owner and not service.settings.admin_access:
+        raise Denied(
+            f"machine '{hosted.id}' belongs to uid {hosted.record.owner}",
+            hint="'admin_access = true' in host.toml lets root enter machines of users",
+        )
+
+
+def _sees(caller: Caller, hosted: Hosted) -> bool:
+    return caller.is_root or (hosted.record.owner is not None and hosted.record.owner == caller.uid)
+
+
+def as_item(hosted: Hosted) -> dict[str, object]:
+    """Give a machine as clients see it."""
+    record = hosted.record
+    item = asdict(record)
+    for secret in ("client_started", "started", "template"):
+        del item[secret]
+    return {**item, "state": record.state.value, "busy": hosted.busy, "host": "service"}

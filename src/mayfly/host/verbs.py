@@ -1,0 +1,64 @@
+"""What callers may ask for, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mayfly.host import administration, line, machines, operations, points
+from mayfly.host.caller import Caller
+from mayfly.host.guard import guarded
+from mayfly.host.loop import Task
+from mayfly.host.state import Service
+from mayfly.host.work import Step
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One request."""
+
+    run: Callable[[Service, Caller, Message], Task]
+    root_only: bool = False
+
+
+def _slow(step: Callable[[Service, Caller, Message], Step[None]]) -> Verb:
+    def run(service: Service, caller: Caller, message: Message) -> Task:
+        yield from guarded(step(service, caller, message), caller)
+
+    return Verb(run=run)
+
+
+def _quick(answer: Callable[[Service, Caller, Message], None], *, root_only: bool = False) -> Verb:
+    def step(service: Service, caller: Caller, message: Message) -> Step[None]:
+        answer(service, caller, message)
+        yield from ()
+
+    return Verb(run=_slow(step).run, root_only=root_only)
+
+
+VERBS: dict[str, Verb] = {
+    "claim": _slow(line.claim),
+    "list": _quick(machines.list_machines),
+    "show": _quick(machines.show),
+    "logs": _slow(machines.logs),
+    "delete": _quick(machines.delete),
+    "release": _slow(operations.release),
+    "enter": _slow(operations.enter),
+    "resume": _slow(operations.resume),
+    "snapshot": _slow(points.snapshot),
+    "snapshots": _slow(points.snapshots),
+    "revert": _slow(points.revert),
+    "pause": _slow(operations.pause),
+    "status": _quick(administration.status),
+    "metrics": _quick(administration.metrics),
+    "check": _quick(administration.check, root_only=True),
+    "drain": _quick(administration.drain, root_only=True),
+    "undrain": _quick(administration.undrain, root_only=True),
+    "warm": _quick(administration.warm, root_only=True),
+    "cool": _quick(administration.cool, root_only=True),
+    "register": _quick(administration.register, root_only=True),
+    "unregister": _quick(administration.unregister, root_only=True),
+}
