@@ -20,7 +20,11 @@ UID_LEAST, UID_MOST = 100_000, (1 << 31) - (1 << 17)
 """Where the uids of machines may begin: above those of people, below those that mean nobody."""
 SYSTEM_CONFIG = Path("/etc/mayfly/config.toml")
 SYSTEM_IMAGES = Path("/var/lib/mayfly/images")
-CHOICES = {"network": [mode.value for mode in NetworkMode], "accelerator": ["auto", "kvm", "tcg"]}
+CHOICES = {
+    "network": [mode.value for mode in NetworkMode],
+    "accelerator": ["auto", "kvm", "tcg"],
+    "disk_cache": ["unsafe", "writeback", "none"],
+}
 _KINDS = {int: "a whole number", str: "text", tuple: "a list"}
 
 
@@ -109,6 +113,8 @@ class Settings:
     """Path of qemu-system-x86_64; empty: from PATH."""
     uid_first: int = 0x6D61_0000
     """First uid that machines run as when root starts them; 65,536 are used."""
+    disk_cache: str = "unsafe"
+    """How a machine's disk is written to the host's: see ``docs/explanation/backends.md``."""
     template_hours: int = 8
     """How long an unused template's memory stays in RAM; after it, it is read from disk."""
 

@@ -95,7 +95,7 @@ def _tell(op: str, name: str, **fields: object) -> dict[str, Any]:
     with closing(client.require(client.socket_path())) as connection:
         connection.ask(op, {"machine": name, **fields})
         answer, _ = connection.answer(
-            lambda message: progress(str(message.get("text", ""))), limit_s=None
+            lambda message, _: progress(str(message.get("text", ""))), limit_s=None
         )
     progress.clear()
     return answer

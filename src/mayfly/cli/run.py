@@ -61,6 +61,7 @@ class Options:
     keep_on_failure: bool
     detach: bool
     no_wait: bool
+    job: str | None
     status_file: str | None
     timings: bool
     quiet: bool
@@ -107,6 +108,7 @@ Mayfly failed; 126 and 127 as in a shell. --status-file tells whose failure it w
 @click.option("--keep-on-failure", is_flag=True, help="Keep the machine when the job fails.")
 @click.option("--detach", is_flag=True, help="Make a machine that stays, and print its id.")
 @click.option("--no-wait", is_flag=True, help="Fail at once when there is no room now.")
+@click.option("--job", metavar="KEY", hidden=True, help="For batch systems: the job's right.")
 @click.option("--status-file", metavar="FILE", help="Write how it ended, and whose doing, as JSON.")
 @click.option("--timings", is_flag=True, help="Show how long each step took.")
 @click.option(
@@ -143,7 +145,7 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     if options.detach:
         return _detached(options, job, connection, steps)
     if connection is not None:
-        return run_hosted(connection, job, steps, wait=not options.no_wait)
+        return run_hosted(connection, job, steps, wait=not options.no_wait, key=options.job or "")
     return _run_alone(options, job, progress, steps)
 
 
@@ -152,6 +154,9 @@ def _detached(
 ) -> Outcome:
     """Make a machine that stays, and print its id."""
     connection = connection or client.require(client.socket_path())
+    if job.shares:
+        connection.close()
+        raise Invalid("--share and --detach exclude each other: a share is served by this command")
     if options.command:
         connection.close()
         raise Invalid(
@@ -193,6 +198,7 @@ def _job(options: Options, settings: Settings, progress: Progress) -> Job:
         request=request,
         shares=shares,
         keep_on_failure=options.keep_on_failure,
+        sized=options.cpus is not None or options.memory is not None,
         label=" ".join(request.argv)[:200],
     )
 

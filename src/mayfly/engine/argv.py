@@ -7,6 +7,7 @@ Files reach QEMU as descriptors (``/dev/fdset/N``), never as paths: it needs no 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +23,12 @@ MAC = "52:54:00:6d:66:01"
 """The same in every machine: each has its network to itself."""
 NO_NETWORK = ("-netdev", "hubport,id=n0,hubid=0")
 PORTS = ("control", "session", "share")
+DISK_CACHES = {
+    "unsafe": {"direct": False, "no-flush": True},
+    "writeback": {"direct": False, "no-flush": False},
+    "none": {"direct": True, "no-flush": False},
+}
+"""QEMU's names. A machine does not outlive its host: where flushes are left out, only time is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,8 @@ class Plan:
     name: str
     shape: Shape
     accelerator: str
-    memory_fd: int
+    memory_fd: int | None
+    """A memory object that holds the guest's memory; None for one of QEMU's own."""
     share_memory: bool
     """True for a template in the making: what the guest writes reaches the memory object."""
     incoming: bool
@@ -52,6 +60,8 @@ class Plan:
     network: tuple[str, ...] = NO_NETWORK
     network_fds: tuple[int, ...] = ()
     cpu_model: str = ""
+    disk_cache: str = "unsafe"
+    """One of ``DISK_CACHES``; clones of one template may have different ones."""
 
 
 def cpu_model(accelerator: str) -> str:
@@ -100,6 +110,8 @@ def _machine(qemu: Qemu, plan: Plan) -> list[str]:
 def _memory(plan: Plan) -> list[str]:
     share = "on" if plan.share_memory else "off"
     options = f"id=ram0,size={plan.shape.memory_mib}M,share={share},dump=off,merge=off"
+    if plan.memory_fd is None:
+        return ["-object", f"memory-backend-ram,{options}"]
     return ["-object", f"memory-backend-file,mem-path=/proc/self/fd/{plan.memory_fd},{options}"]
 
 
@@ -108,7 +120,9 @@ def _disks(plan: Plan) -> list[str]:
     nodes: list[dict[str, object]] = []
     for index, drive in enumerate((*plan.disks, Drive(fd=plan.agent_disk_fd, format="raw"))):
         words += ["-add-fd", f"fd={drive.fd},set={index + 1}"]
-        nodes.append(_node(index, drive, writable=index == 0))
+        # What is below is the same for all machines: read through the page cache, it is read once.
+        cache = DISK_CACHES["unsafe" if index else plan.disk_cache]
+        nodes.append(_node(index, drive, cache, writable=index == 0))
     *layers, agent = nodes
     for upper, lower in pairwise(layers):
         upper["backing"] = lower["node-name"]
@@ -125,9 +139,9 @@ def _disks(plan: Plan) -> list[str]:
     return words
 
 
-def _node(index: int, drive: Drive, *, writable: bool) -> dict[str, object]:
-    # A machine does not outlive its host: flushes to the disk would only cost time.
-    cache = {"direct": False, "no-flush": True}
+def _node(
+    index: int, drive: Drive, cache: Mapping[str, bool], *, writable: bool
+) -> dict[str, object]:
     file = {"driver": "file", "filename": f"/dev/fdset/{index + 1}", "locking": "off"}
     return {
         "driver": drive.format,

@@ -26,8 +26,11 @@ from mayfly.guest.framing import (
 
 ANSWER_LIMIT = 1 << 20
 """Longest message accepted from a guest, in bytes."""
-READS_AT_ONCE = 16
-"""A guest that talks without end does not keep us from all else."""
+READ_BYTES = 1 << 16
+LOOK_BYTES = 1 << 12
+"""What is read at a look: a guest that talks without end does not keep us from all else."""
+UNASKED_MOST = 10_000
+"""Messages that nobody waits for, since the last request: more are a flood."""
 TICK_S = 1.0
 
 Tick = Callable[[], None]
@@ -62,6 +65,8 @@ class Control:
         self._greeting: dict[str, Any] = {}
         self._answers: dict[int, dict[str, Any]] = {}
         self._owed: set[int] = set()
+        self._broken = ""
+        self._unasked = 0
         # Far from those of whoever spoke before: an answer that it did not wait for is not ours.
         self._last_id = secrets.randbits(40) if begun else 0
 
@@ -80,6 +85,8 @@ class Control:
         self._greeting = {}
         self._owed.clear()
         self._answers.clear()
+        self._broken = ""
+        self._unasked = 0
         self._send(pack_sync(self._nonce))
 
     def hello(self, *, timeout_s: float, tick: Tick | None = None) -> dict[str, Any]:
@@ -103,6 +110,7 @@ class Control:
     def send(self, request: dict[str, Any]) -> int:
         """Send a request without waiting; gives the id to ask ``answer`` for."""
         self._last_id += 1
+        self._unasked = 0
         self._send(pack_message({**request, "id": self._last_id}))
         self._owed.add(self._last_id)
         return self._last_id
@@ -127,10 +135,8 @@ class Control:
         True also when the machine is gone: ``answer`` has the reason.
         """
         try:
-            for _ in range(READS_AT_ONCE):
-                if number in self._answers or not readable([self.fileno()], 0):
-                    break
-                self._receive()
+            if number not in self._answers and readable([self.fileno()], 0):
+                self._receive(LOOK_BYTES)
         except Failed:
             return True
         return number in self._answers or bool(readable([self._gone], 0))
@@ -158,9 +164,11 @@ class Control:
         elif tick is not None:
             tick()
 
-    def _receive(self) -> None:
+    def _receive(self, size: int = READ_BYTES) -> None:
+        if self._broken:
+            raise Failed(self._broken)
         try:
-            data = self._socket.recv(65536)
+            data = self._socket.recv(size)
         except OSError as error:
             raise Failed(f"the machine's control port broke: {error.strerror}") from error
         if not data:
@@ -168,8 +176,13 @@ class Control:
         try:
             for frame in self._parser.feed(data):
                 self._take(frame)
+            if self._unasked > UNASKED_MOST:
+                raise FrameError("messages without end")
         except FrameError as error:
-            raise Failed(f"the machine's control port carries nonsense: {error}") from error
+            # Nothing that follows can be told from nonsense, and nothing of it is kept.
+            self._broken = f"the machine's control port carries nonsense: {error}"
+            self._parser.reset()
+            raise Failed(self._broken) from error
 
     def _take(self, frame: Frame) -> None:
         """Keep what somebody waits for, and nothing else: a guest may talk without end."""
@@ -183,6 +196,8 @@ class Control:
             number = frame.message.get("id")
             if isinstance(number, int) and number in self._owed:
                 self._answers[number] = frame.message
+            else:
+                self._unasked += 1
 
 
 def _checked_greeting(message: dict[str, Any]) -> dict[str, Any]:

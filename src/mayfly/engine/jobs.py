@@ -23,6 +23,8 @@ class Job:
     request: JobRequest
     shares: tuple[ShareDir, ...] = ()
     keep_on_failure: bool = False
+    sized: bool = True
+    """Whether a size was asked for; else a batch job's machine has what the job was granted."""
     label: str = ""
     """The command, for people who list machines."""
 

@@ -32,7 +32,7 @@ from mayfly.engine.template import (
 )
 from mayfly.engine.watch import Signs, save_console
 from mayfly.errors import Failed
-from mayfly.model import Account, Image, State
+from mayfly.model import Account, Image, Shape, State
 
 RESTORE_LIMIT_S = 60.0
 ANSWER_LIMIT_S = 60.0
@@ -57,10 +57,24 @@ class Order:
     attach: Attach = Attach()
     outlive: bool = False
     """Whether it may stay when the process that made it is gone."""
+    disk_bytes: int | None = None
+    """The largest file that it may write; None: its whole disk."""
     own_memory: bool = False
     """Whether the memory that it is given is a copy for it alone, to be written to."""
     meanwhile: Callable[[], object] = lambda: None
     """Called while QEMU starts: time for what has to be done anyway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a machine is put together from, besides the image."""
+
+    shape: Shape
+    memory_fd: int | None
+    """A memory object; None gives it memory of its own, with nothing in it."""
+    layers: tuple[Path, ...]
+    """Disk files, top first; only the first is written to."""
+    agent: Path
 
 
 @dataclass(slots=True)
@@ -199,35 +213,47 @@ def _spawn(
     held: tuple[Place, Record, int],
 ) -> tuple[Process, Record]:
     place, record, memory_fd = held
-    layer = _empty_layer(template, place)
+    parts = Parts(
+        shape=template.shape,
+        memory_fd=memory_fd,
+        layers=(_empty_layer(template, place), template.path / DISK),
+        agent=template.path / AGENT,
+    )
+    return spawn(engine, parts, image, order, (place, record))
+
+
+def spawn(
+    engine: Engine, parts: Parts, image: Image, order: Order, held: tuple[Place, Record]
+) -> tuple[Process, Record]:
+    """Start QEMU for a machine whose state is still to be restored; ``held`` is updated."""
+    place, record = held
     with contextlib.ExitStack() as stack:
-        fds = [
-            open_file(layer, write=True),
-            open_file(template.path / DISK),
-            open_file(image.disk),
-            open_file(template.path / AGENT),
-        ]
-        for fd in fds:
-            stack.callback(os.close, fd)
+        fds = []
+        for path in (*parts.layers, image.disk, parts.agent):
+            fds.append(open_file(path, write=path is parts.layers[0]))
+            stack.callback(os.close, fds[-1])
+        *layers, base, agent = fds
         plan = Plan(
             name=f"mayfly-{record.id}",
-            shape=template.shape,
+            shape=parts.shape,
             accelerator=engine.accelerator,
-            memory_fd=memory_fd,
-            share_memory=order.own_memory,
+            memory_fd=parts.memory_fd,
+            share_memory=order.own_memory and parts.memory_fd is not None,
             incoming=True,
             disks=(
-                Drive(fd=fds[0], format="qcow2"),
-                Drive(fd=fds[1], format="qcow2"),
-                Drive(fd=fds[2], format=image.format),
+                *(Drive(fd=fd, format="qcow2") for fd in layers),
+                Drive(fd=base, format=image.format),
             ),
-            agent_disk_fd=fds[3],
+            agent_disk_fd=agent,
             sockets={},
             network=order.attach.qemu_args,
             network_fds=order.attach.fds,
+            disk_cache=engine.settings.disk_cache,
         )
         kvm = engine.accelerator == "kvm"
-        bounds = bounds_for(template.shape, image.disk_bytes)
+        bounds = bounds_for(parts.shape, image.disk_bytes)
+        if order.disk_bytes is not None:
+            bounds = replace(bounds, disk=order.disk_bytes)
         isolation = isolation_for(
             engine.qemu, bounds, uid=record.uid, kvm=kvm, die_with_parent=not order.outlive
         )

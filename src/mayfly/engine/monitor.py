@@ -17,7 +17,18 @@ STATE_WITHOUT_MEMORY = {
     "capabilities": [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
 }
 """Arguments of migrate-set-capabilities: memory that is shared stays where it is; tell the end."""
+WITH_MEMORY = {
+    "capabilities": [
+        {"capability": "x-ignore-shared", "state": False},
+        {"capability": "events", "state": True},
+    ]
+}
+"""The same, for a state that has the memory in it, wherever that is."""
 LINE_LIMIT = 32 << 20
+READS_AT_ONCE = 4
+"""A QEMU that talks without end does not keep us from all else."""
+UNREAD_MOST = 10_000
+"""Messages that nobody has looked at: an honest QEMU sends a few a second."""
 
 
 class Monitor:
@@ -64,10 +75,11 @@ class Monitor:
         arguments: Mapping[str, Any] | None = None,
         *,
         fds: Sequence[int] = (),
+        timeout_s: float | None = None,
     ) -> Any:
         """Run one command and give what it returned; ``fds`` travel with it."""
         self.send(command, arguments, fds=fds)
-        return self.reply(command)
+        return self.reply(command, timeout_s=timeout_s)
 
     def send(
         self,
@@ -91,10 +103,10 @@ class Monitor:
             raise Failed(f"QEMU is gone: its monitor took no '{command}': {error}") from error
         self._unanswered.append(self._last_id)
 
-    def reply(self, command: str) -> Any:
+    def reply(self, command: str, *, timeout_s: float | None = None) -> Any:
         """Give the result of the earliest command still unanswered."""
         number = self._unanswered.popleft()
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         while True:
             message = self._answer(deadline)
             if message.get("id", number) != number:
@@ -169,7 +181,9 @@ class Monitor:
         self._receive()
 
     def _read_all(self) -> None:
-        while readable([self.fileno()], 0):
+        for _ in range(READS_AT_ONCE):
+            if not readable([self.fileno()], 0):
+                break
             self._receive()
 
     def _receive(self) -> None:
@@ -194,6 +208,8 @@ class Monitor:
             (self._events if "event" in message else self._answers).append(message)
         if len(self._buffer) > LINE_LIMIT:
             raise Failed("QEMU's monitor sent an endless line")
+        if len(self._events) + len(self._answers) > UNREAD_MOST:
+            raise Failed("QEMU's monitor sends messages without end")
 
     def _next(self) -> dict[str, Any] | None:
         """Give the next whole message among what is here."""

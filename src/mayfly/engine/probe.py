@@ -5,6 +5,7 @@ The answer is remembered per QEMU file (path, size, time).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -99,8 +101,15 @@ def probe_qemu(settings: Settings, cache: Path) -> Qemu:
 
 
 def _ask(path: str, root: str, identity: str) -> Qemu:
+    with questioned(path, root) as monitor:
+        return _interview(monitor, path, root, identity)
+
+
+@contextlib.contextmanager
+def questioned(path: str, root: str, *, machine: str = "none") -> Iterator[Monitor]:
+    """Run a QEMU without a guest, to ask what it can do; raises ``Failed`` when it does not run."""
     ours, theirs = socket.socketpair()
-    argv = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none"]
+    argv = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine]
     argv += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}"]
     argv += ["-mon", "chardev=qmp,mode=control"]
     if root:
@@ -117,7 +126,7 @@ def _ask(path: str, root: str, identity: str) -> Qemu:
     try:
         with Monitor(ours, timeout_s=PROBE_TIMEOUT_S) as monitor:
             monitor.negotiate()
-            return _interview(monitor, path, root, identity)
+            yield monitor
     except Failed as error:
         process.kill()
         said = process.communicate()[1].decode("utf-8", "replace").strip()

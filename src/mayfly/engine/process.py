@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ OPEN_FILES = 1024
 THREADS = 512
 MEMORY_BESIDES_GUEST = 4 << 30
 DISK_BESIDES_GUEST = 1 << 30
-"""A disk layer has tables besides the guest's data."""
+"""A disk layer has tables besides the guest's data, a saved memory has the devices."""
 KILL_GRACE_S = 10.0
 
 
@@ -93,12 +94,46 @@ class Bounds:
 
     memory: int
     disk: int
+    """Of one file."""
 
 
 def bounds_for(shape: Shape, disk_bytes: int) -> Bounds:
     """Give the bounds of a machine's QEMU: the guest's own size and what QEMU needs besides."""
-    memory = (shape.memory_mib << 20) + MEMORY_BESIDES_GUEST
-    return Bounds(memory=memory, disk=disk_bytes + DISK_BESIDES_GUEST)
+    guest = shape.memory_mib << 20
+    # Snapshots keep what is in the disk layer while the guest writes more, and its memory.
+    disk = max(2 * disk_bytes, guest) + DISK_BESIDES_GUEST
+    return Bounds(memory=guest + MEMORY_BESIDES_GUEST, disk=disk)
+
+
+def file_limit(pid: int) -> int:
+    """Give the size of the largest file that a QEMU may write."""
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    except OSError:
+        return sys.maxsize
+    soft = next((line.split()[3] for line in lines if line.startswith("Max file size")), "")
+    return int(soft) if soft.isdecimal() else sys.maxsize
+
+
+def limit_files(pid: int, size: int) -> None:
+    """Set the size of the largest file that a QEMU may write, where this process may set it."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        most = hard if hard == resource.RLIM_INFINITY else max(size, hard)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+
+
+@contextlib.contextmanager
+def writing(pid: int, size: int) -> Iterator[None]:
+    """Let a QEMU write files of that size for a while."""
+    before = file_limit(pid)
+    if before < size:
+        limit_files(pid, size)
+    try:
+        yield
+    finally:
+        if before < size:
+            limit_files(pid, before)
 
 
 def isolation_for(
@@ -183,7 +218,7 @@ def _end(pid: int, handle: int) -> None:
 
 def _descriptors(plan: Plan) -> list[int]:
     return [
-        plan.memory_fd,
+        *(() if plan.memory_fd is None else (plan.memory_fd,)),
         plan.agent_disk_fd,
         *(drive.fd for drive in plan.disks),
         *plan.sockets.values(),

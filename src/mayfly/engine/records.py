@@ -17,7 +17,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from mayfly.model import State
 
 RECORD_FORMAT = 1
 RECORD = "record.json"
+RECORD_BYTES = 1 << 20
+"""A record is never as long."""
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 SLOTS = 65_536
 FRESH_S = 5.0
@@ -67,6 +69,20 @@ class Record:
     """host:port pairs of a restricted network."""
     job: str = ""
     """Key of the batch job's right."""
+
+
+_NOTHING = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "int | None": (int, _NOTHING),
+    "float | None": (int, float, _NOTHING),
+    "tuple[str, ...]": (list,),
+    "State": (str,),
+}
+"""What stands in the file for each type of a record's fields."""
 
 
 class Place:
@@ -169,15 +185,26 @@ def open_place(machines: Path, name: str) -> Place:
 def read_record(path: Path) -> Record:
     """Read one record; raises ``Failed`` when it is not one."""
     try:
+        if (path / RECORD).stat().st_size > RECORD_BYTES:
+            raise Failed(f"{path / RECORD} is too long for a record")
         stored: Any = json.loads((path / RECORD).read_text())
-        if not isinstance(stored, dict):
+        if not isinstance(stored, dict) or not _is_typed(stored):
             raise Failed(f"{path / RECORD} is no record")
         # A later version may have added to it: what is known must be there, the rest is left out.
         known = {name: stored[name] for name in Record.__slots__ if name in stored}
         allow = tuple(str(each) for each in stored.get("allow", ()))
         return Record(**{**known, "state": State(stored["state"]), "allow": allow})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Failed(f"cannot read {path / RECORD}: {error}") from error
+
+
+def _is_typed(stored: dict[str, Any]) -> bool:
+    """Tell whether the values are of the types that a record has, as far as they are there."""
+    return all(
+        type(stored[item.name]) in _KINDS[str(item.type)]
+        for item in fields(Record)
+        if item.name in stored
+    )
 
 
 def list_records(machines: Path) -> list[Record]:

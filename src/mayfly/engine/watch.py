@@ -16,7 +16,7 @@ from mayfly.engine.monitor import Monitor
 from mayfly.engine.process import Process
 from mayfly.engine.session.job import JobResult
 from mayfly.engine.session.notes import printable
-from mayfly.errors import RUN_FAILED, Failed, MayflyError, Quota
+from mayfly.errors import RUN_FAILED, Failed, MayflyError, Quota, Unavailable
 from mayfly.model import Who
 
 PANIC = "Kernel panic"
@@ -30,10 +30,14 @@ AGENT_GONE = "the agent in it was killed, or the guest is shutting down"
 
 
 class Signs:
-    """What QEMU's events say about the end of its machine; only one thread at a time may look."""
+    """What QEMU's events say about the end of its machine; only one thread at a time may look.
 
-    def __init__(self, process: Process) -> None:
+    ``patience_s``: how long its last words are waited for, if not as long as other answers.
+    """
+
+    def __init__(self, process: Process, *, patience_s: float | None = None) -> None:
         self._process = process
+        self._patience_s = patience_s
         self.reason = ""
         """Why the machine ended, for people; empty while it runs."""
         self.host_full = False
@@ -76,7 +80,10 @@ class Signs:
             self._agent_gone_at = self._agent_gone_at or time.monotonic()
 
     def _shutdown_reason(self, cause: str) -> str:
-        lines = console_lines(self._process.monitor)
+        try:
+            lines = console_lines(self._process.monitor, timeout_s=self._patience_s)
+        except Unavailable:
+            lines = []
         # Now they are nowhere else; what the machine said last is looked for later.
         with contextlib.suppress(OSError):
             _append(self._process.place, lines)
@@ -166,9 +173,10 @@ def explained(result: JobResult, watch: Watch) -> JobResult:
     return replace(result, who=who, code=RUN_FAILED, reason=reason)
 
 
-def console_lines(monitor: Monitor) -> list[str]:
+def console_lines(monitor: Monitor, *, timeout_s: float | None = None) -> list[str]:
     """Give the lines on the serial console since it was last read."""
-    text = monitor.call("ringbuf-read", {"device": "console", "size": 1 << 18, "format": "utf8"})
+    arguments = {"device": "console", "size": 1 << 18, "format": "utf8"}
+    text = monitor.call("ringbuf-read", arguments, timeout_s=timeout_s)
     return str(text).splitlines()
 
 

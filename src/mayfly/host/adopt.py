@@ -10,14 +10,7 @@ from pathlib import Path
 
 from mayfly.engine.linux import start_time
 from mayfly.engine.reattach import connect_process, reconnect
-from mayfly.engine.records import (
-    RECORD,
-    Record,
-    is_alive,
-    kill_qemu,
-    left_places,
-    read_record,
-)
+from mayfly.engine.records import Record, is_alive, kill_qemu, left_places, read_record
 from mayfly.errors import Failed, MayflyError
 from mayfly.host.claims import bind
 from mayfly.host.loop import Task
@@ -29,8 +22,6 @@ from mayfly.model import Shape, State
 PATIENCE_S = 0.3
 """For machines that answer; the others are waited for by a child each."""
 LONG_S = 7 * 86_400.0
-RECORD_BYTES = 1 << 20
-"""A record is never as long."""
 
 log = logging.getLogger("mayfly.host")
 
@@ -81,21 +72,11 @@ def adopt_all(service: Service) -> None:
 def sound_record(path: Path) -> Record | None:
     """Give a machine's record; None when it cannot be the one that was written there."""
     try:
-        if (path / RECORD).stat().st_size > RECORD_BYTES:
-            return None
         record = read_record(path)
-    except (OSError, Failed, RecursionError):
+    except Failed:
         return None
-    numbers = (record.cpus, record.memory_mib, record.pid, record.started, record.created_at)
-    more = (record.client, record.client_started, record.disk_mib, record.owner or 0)
-    times = (record.expires_at or 0,)
-    texts = (record.image, record.template, record.network, record.command, record.job)
-    sound = (
-        all(type(value) in (int, float) and value >= 0 for value in (*numbers, *more, *times))
-        and all(isinstance(text, str) for text in (*texts, record.reason))
-        and record.id == path.name
-    )
-    return record if sound else None
+    sizes = (record.cpus, record.memory_mib, record.disk_mib)
+    return record if record.id == path.name and min(sizes) >= 0 else None
 
 
 def _adopt(service: Service, hosted: Hosted) -> Task:

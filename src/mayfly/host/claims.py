@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mayfly.engine.linux import start_time
-from mayfly.engine.machine import account_message
+from mayfly.engine.machine import Machine, account_message
 from mayfly.engine.network.attach import NetworkPlan
 from mayfly.errors import Denied, Failed, MayflyError, Unavailable
 from mayfly.host.caller import open_process
@@ -37,7 +34,8 @@ class Given:
     """What a client gets."""
 
     fields: Mapping[str, Any]
-    ports: tuple[socket.socket, ...]
+    port: socket.socket
+    """The machine's session port."""
 
 
 def fulfil(service: Service, request: Request) -> Step[None]:
@@ -51,12 +49,9 @@ def fulfil(service: Service, request: Request) -> Step[None]:
         caller.fail(error)
         service.changed()
         return
-    with ExitStack() as ports:
-        for port in given.ports:
-            ports.enter_context(port)
+    with given.port as port:
         assert hosted.machine is not None
-        fds = [given.ports[0].fileno(), hosted.machine.process.handle]
-        fds += [port.fileno() for port in given.ports[1:]]
+        fds = [port.fileno(), hosted.machine.process.handle]
         caller.machine = hosted.id
         hosted.caller = caller
         caller.ok(given.fields, fds)
@@ -69,8 +64,10 @@ def fulfil(service: Service, request: Request) -> Step[None]:
         (time.monotonic() - began) * 1000,
     )
     service.metrics.started(request.image.name, str(given.fields["path"]), time.monotonic() - began)
-    if caller.gone and not request.wish.outlive:
-        end(service, hosted, "its client was gone when it was ready")
+    if caller.gone:
+        hosted.caller = None
+        if not request.wish.outlive:
+            end(service, hosted, "its client was gone when it was ready")
     service.changed()
 
 
@@ -115,6 +112,14 @@ def _check_wanted(service: Service, request: Request) -> None:
         raise Failed("the process that asked for the machine has ended")
 
 
+def _standbys(service: Service, request: Request) -> list[Hosted]:
+    """Give the standbys that would do; how much a disk may grow is settled when QEMU starts."""
+    if (request.wish.disk_mib or 0) > service.settings.disk.room_mib:
+        return []
+    image = request.image
+    return service.table.standbys(image.name, request.shape, image.sha512)
+
+
 def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) -> Step[Given]:
     """Make a running or stopped machine the caller's; when this raises, the machine ends."""
     hosted.need = service.need(request.shape, request.wish.disk_mib)
@@ -124,24 +129,23 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
             stopwatch = _Stopwatch()
             if request.right is not None and request.right.cgroup:
                 put_into_cgroup(machine.process.pid, request.right.cgroup)
-            _limit_disk(hosted)
             network = yield from stopwatch.around(connect(machine, _plan(service, request.wish)))
             message = _claim_message(request, network)
             env = {**(network.env or {})}
             if path == "standby":
                 machine.process.monitor.send("cont")
+            _offer_share(machine, request)
             number = machine.control.send(message)
             if path == "standby":
                 yield from stopwatch.around(replied(machine.process.monitor, "cont"))
             yield from stopwatch.around(answered(machine.control, number, "claim"))
-            ports = [machine.session()]
-            if request.wish.shares:
-                ports.append(machine.process.connect("share"))
+            port = machine.session()
             bind(service, hosted)
             hosted.write(replace(hosted.record, state=State.RUNNING))
             _begin_log(service, hosted)
-        except MayflyError as error:
-            hosted.doomed = f"it could not be handed over: {error.message}"
+        except BaseException as error:
+            # Also a fault of ours must not leave a machine that nobody has.
+            hosted.doomed = f"it could not be handed over: {error}"
             raise
     fields = {
         "machine": hosted.id,
@@ -149,7 +153,14 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
         "path": path,
         "service_ms": round(stopwatch.own_s() * 1000, 3),
     }
-    return Given(fields=fields, ports=tuple(ports))
+    return Given(fields=fields, port=port)
+
+
+def _offer_share(machine: Machine, request: Request) -> None:
+    """Let the client serve its directories: the agent mounts them before it answers the claim."""
+    if request.wish.shares:
+        with machine.process.connect("share") as port:
+            request.caller.tell({"type": "share"}, [port.fileno()])
 
 
 def _own(hosted: Hosted, request: Request) -> None:
@@ -172,13 +183,6 @@ def _own(hosted: Hosted, request: Request) -> None:
             expires_at=None if wish.life_s is None else time.time() + wish.life_s,
         )
     )
-
-
-def _limit_disk(hosted: Hosted) -> None:
-    """Let the machine's disk grow as far as it was promised, and no further."""
-    size = hosted.need.disk_mib << 20
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(hosted.record.pid, resource.RLIMIT_FSIZE, (size, size))
 
 
 def _begin_log(service: Service, hosted: Hosted) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ SOCKET = Path("/run/mayfly/host.sock")
 ANSWER_LIMIT_S = 60.0
 ENDED_S = 1.0
 
-Heard = Callable[[Mapping[str, Any]], None]
-"""Called with each message before the answer."""
+Heard = Callable[[Mapping[str, Any], Sequence[int]], None]
+"""Called with each message before the answer, and the descriptors that came along."""
 
 
 def socket_path(environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -45,11 +45,14 @@ class Connection:
         """Send a request."""
         try:
             protocol.send(self._socket, {"v": protocol.PROTOCOL, "op": op, **(fields or {})})
+        except BrokenPipeError:
+            # It may have said why: ``answer`` reads it.
+            pass
         except OSError as error:
             raise _gone(error.strerror or str(error)) from error
 
     def answer(
-        self, heard: Heard = lambda _: None, *, limit_s: float | None = ANSWER_LIMIT_S
+        self, heard: Heard = lambda message, fds: None, *, limit_s: float | None = ANSWER_LIMIT_S
     ) -> tuple[dict[str, Any], list[int]]:
         """Wait for the answer; gives it with the descriptors that came along.
 
@@ -71,7 +74,7 @@ class Connection:
                 return message, fds
             if kind == "error":
                 raise protocol.error_of(message)
-            heard(message)
+            heard(message, fds)
 
     def last_words(self) -> Mapping[str, Any] | None:
         """Give what the service said about the machine's end, if it says so within a moment."""
@@ -118,7 +121,7 @@ def call(
     """Ask, and give the answer and the items that came before it."""
     items: list[dict[str, Any]] = []
 
-    def heard(message: Mapping[str, Any]) -> None:
+    def heard(message: Mapping[str, Any], _: Sequence[int]) -> None:
         if message.get("type") == "items":
             items.extend(message.get("items", []))
 

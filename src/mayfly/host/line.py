@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
 
 from mayfly.errors import Conflict, Denied, MayflyError, Quota, Unavailable
 from mayfly.host.caller import Caller
@@ -12,6 +11,7 @@ from mayfly.host.claims import fulfil
 from mayfly.host.guard import guarded
 from mayfly.host.limits import (
     Waiting,
+    guest_memory_mib,
     line,
     never,
     next_grants,
@@ -27,7 +27,8 @@ from mayfly.host.state import Service
 from mayfly.host.wish import Wish, parse_wish
 from mayfly.host.work import Step
 from mayfly.images.catalogue import check
-from mayfly.model import Account
+from mayfly.model import Account, Shape
+from mayfly.units import MEMORY_LEAST_MIB
 
 __all__ = ["advance", "claim", "leave"]
 
@@ -71,8 +72,8 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
     if service.admitting[caller.uid] > service.bounds().line_user:
         raise Quota("too many requests of yours are being looked at")
     account = yield from account_for(service, caller.peer)
-    shape = shape_for(wish.shape.cpus, wish.shape.memory_mib)
-    right = _permit(service, caller, account, replace(wish, shape=shape))
+    shape = _shape(service, caller, wish)
+    right = _permit(service, caller, account, wish, shape)
     image = service.catalogue.find(wish.image)
     check(image)
     request = Request(
@@ -95,12 +96,26 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
     return request
 
 
-def _permit(service: Service, caller: Caller, account: Account, wish: Wish) -> Right | None:
+def _shape(service: Service, caller: Caller, wish: Wish) -> Shape:
+    """Give the size that a machine of ours has for what was asked for, or granted to the job."""
+    if wish.shape is not None:
+        return shape_for(wish.shape.cpus, wish.shape.memory_mib)
+    right = service.rights.find(wish.job)
+    if right is None or right.uid != caller.uid:
+        # It will be refused, with the reason: by then any size will do.
+        return Shape(cpus=1, memory_mib=MEMORY_LEAST_MIB)
+    memory_mib = guest_memory_mib(right.memory_mib, service.engine.accelerator)
+    return Shape(cpus=right.cpus, memory_mib=memory_mib)
+
+
+def _permit(
+    service: Service, caller: Caller, account: Account, wish: Wish, shape: Shape
+) -> Right | None:
     """Give the right that the request stands on, None where none is needed; raises ``Denied``."""
     settings = service.settings
     if wish.job:
         return service.rights.check(
-            caller.uid, wish.job, image=wish.image, shape=wish.shape, held=service.held_by(wish.job)
+            caller.uid, wish.job, image=wish.image, shape=shape, held=service.held_by(wish.job)
         )
     if caller.is_root or settings.requests is Requests.ANYONE:
         return None

@@ -1,6 +1,7 @@
 """What each machine said, kept for a while after it is gone.
 
-One directory per machine: ``owner.json`` (whose it was), ``console.log``, ``events.jsonl`` (what
+One directory per machine: ``owner.json`` (whose it was), ``boot.log`` (how its template came up),
+``console.log``, ``events.jsonl`` (what
 the service did with it), ``status.json`` (how its job ended) and ``record.json`` (the machine as it
 was last). A guest may print without end: of each log the first part is kept, and the last; between
 them one line says that something was left out. While the machine lives, the last part is in two
@@ -25,6 +26,7 @@ from mayfly.engine.watch import CONSOLE_LOG
 from mayfly.errors import Denied, Missing
 from mayfly.host.settings import Logs
 
+BOOT_LOG = "boot.log"
 EVENTS = "events.jsonl"
 STATUS = "status.json"
 STATUS_LENGTH = 16_384
@@ -35,7 +37,7 @@ EVENT_LENGTH = 4000
 BLOCK_BYTES = 4096
 """What a small file takes of most file systems."""
 ROOT = 0
-_SHARES = {CONSOLE_LOG: 3 / 4, EVENTS: 1 / 4}
+_SHARES = {BOOT_LOG: 1 / 16, CONSOLE_LOG: 3 / 4, EVENTS: 3 / 16}
 """How the quota of a machine is divided."""
 
 

@@ -44,7 +44,11 @@ def logs(service: Service, caller: Caller, message: Message) -> Step[None]:
         with occupied(service, hosted, "reading its console"):
             yield from save_console(service, hosted)
     sort = message.get("log")
-    text = service.logs.read(name, caller.uid, **({"log": str(sort)} if sort else {}))
+    try:
+        text = service.logs.read(name, caller.uid, **({"log": str(sort)} if sort else {}))
+    except (Denied, Missing):
+        # The same for another's machine and for none: which there are is nobody's business.
+        raise _missing(name) from None
     caller.text(text)
 
 
@@ -53,9 +57,13 @@ def own(service: Service, caller: Caller, message: Message) -> Hosted:
     name = text_of(message, "machine", 40)
     hosted = service.table.find(name)
     if hosted is None or not _sees(caller, hosted):
-        # Not "denied": whether there is such a machine is nobody else's business.
-        raise Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
+        raise _missing(name)
     return hosted
+
+
+def _missing(name: str) -> Missing:
+    # Also of another's, not "denied": whether there is one is nobody else's business.
+    return Missing(f"no machine '{name}'", hint="'mayfly machine list' shows what there is")
 
 
 def may_enter(service: Service, caller: Caller, hosted: Hosted) -> None:

@@ -122,7 +122,8 @@ def _body(service: Service, hosted: Hosted, making: Making) -> Callable[[Channel
             os.nice(STANDBY_NICENESS)
         template = template_for(engine, making.image, making.shape, channel.report)
         alone = service.settings.sharing is Sharing.NONE
-        order = Order(command=making.label, outlive=True, own_memory=alone)
+        disk_bytes = hosted.need.disk_mib << 20
+        order = Order(command=making.label, outlive=True, own_memory=alone, disk_bytes=disk_bytes)
         fd = _memory_for(engine, template, channel.report, alone=alone)
         machine = start_machine(engine, template, making.image, order, fd, held=(name, place))
         try:

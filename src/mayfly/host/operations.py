@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from mayfly.engine.process import connect_socket
-from mayfly.errors import Conflict, Missing
+from mayfly.engine.renewal import refresh_request
+from mayfly.errors import Conflict, Failed
 from mayfly.host.caller import Caller
 from mayfly.host.machines import as_item, may_enter, own
 from mayfly.host.qemu import answered, replied
 from mayfly.host.state import Hosted, Service
-from mayfly.host.watching import end, occupied
+from mayfly.host.watching import occupied
 from mayfly.host.work import Step
 from mayfly.model import State
 
@@ -31,31 +32,20 @@ def pause(service: Service, caller: Caller, message: Message) -> Step[None]:
     caller.ok({"machine": as_item(hosted)})
 
 
-def resume(service: Service, caller: Caller, message: Message) -> Step[None]:
-    """Let a paused machine go on."""
-    hosted = ready(service, caller, message, State.PAUSED)
-    yield from go_on(service, hosted)
-    caller.ok({"machine": as_item(hosted)})
-
-
 def go_on(service: Service, hosted: Hosted) -> Step[None]:
     """Let a paused machine's CPUs run, and tell it the time."""
     with occupied(service, hosted, "resuming") as machine:
         machine.process.monitor.send("cont")
         yield from replied(machine.process.monitor, "cont")
         hosted.write(replace(hosted.record, state=State.RUNNING))
-        number = machine.control.send(refresh_request())
-        yield from answered(machine.control, number, "refresh")
-
-
-def refresh_request() -> dict[str, Any]:
-    """Give the request that sets a machine's clock and stirs its random generator."""
-    return {
-        "type": "refresh",
-        "epoch": str(uuid.uuid4()),
-        "seed": os.urandom(64).hex(),
-        "time_ns": time.time_ns(),
-    }
+        number = machine.control.send(refresh_request(uuid.uuid4(), os.urandom(64), time.time_ns()))
+        try:
+            yield from answered(machine.control, number, "refresh")
+        except Failed as error:
+            if hosted.doomed or machine.process.has_ended():
+                raise
+            # An agent of an earlier version cannot do that: the machine goes on all the same.
+            service.logs.event(hosted.id, f"its clock is behind: {error}", now=time.time())
 
 
 def enter(service: Service, caller: Caller, message: Message) -> Step[None]:
@@ -78,41 +68,6 @@ def enter(service: Service, caller: Caller, message: Message) -> Step[None]:
         service.logs.event(hosted.id, f"entered by uid {caller.uid}", now=time.time())
         caller.ok({"machine": as_item(hosted)}, [port.fileno(), machine.process.handle])
     yield from ()
-
-
-def release(service: Service, caller: Caller, message: Message) -> Step[None]:
-    """Take a machine back, with how its job ended."""
-    hosted = _held(service, caller, message)
-    outcome = message.get("outcome")
-    if isinstance(outcome, dict):
-        service.logs.status(hosted.id, outcome)
-    if hosted.visitor is caller:
-        hosted.visitor = None
-        caller.machine = ""
-        caller.ok()
-        return
-    hosted.caller = None
-    caller.machine = ""
-    end(service, hosted, "its job ended")
-    caller.ok()
-    yield from ()
-
-
-def _held(service: Service, caller: Caller, message: Message) -> Hosted:
-    """Give the machine that a caller gives back, also when its connection was to another service.
-
-    That one may have been restarted since: the process that has the machine is then known by
-    what is written down.
-    """
-    hosted = service.table.find(caller.machine)
-    if hosted is not None and caller in (hosted.caller, hosted.visitor):
-        return hosted
-    hosted = service.table.find(str(message.get("machine")))
-    if hosted is not None and hosted.caller is None:
-        record, peer = hosted.record, caller.peer
-        if (record.client, record.client_started) == (peer.pid, peer.started):
-            return hosted
-    raise Missing("this connection has no machine")
 
 
 def ready(service: Service, caller: Caller, message: Message, *states: State) -> Hosted:

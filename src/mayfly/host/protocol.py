@@ -47,9 +47,8 @@ def receive(connection: socket.socket) -> tuple[_Message, list[int]] | None:
 
     Raises ``Garbled`` (any descriptors are closed again), ``BlockingIOError`` when there is none.
     """
-    space = socket.CMSG_SPACE(PACKET_FDS * array.array("i").itemsize)
     try:
-        data, rights, flags, _ = connection.recvmsg(PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        data, rights, flags = _packet(connection)
     except ConnectionError:
         return None
     fds = array.array("i")
@@ -66,6 +65,16 @@ def receive(connection: socket.socket) -> tuple[_Message, list[int]] | None:
         for fd in fds:
             os.close(fd)
         raise
+
+
+def _packet(connection: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+    space = socket.CMSG_SPACE(PACKET_FDS * array.array("i").itemsize)
+    try:
+        data, rights, flags, _ = connection.recvmsg(PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The other side closed before it had read all; what it said before that is still there.
+        data, rights, flags, _ = connection.recvmsg(PACKET_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    return data, rights, flags
 
 
 def _parsed(data: bytes) -> _Message:

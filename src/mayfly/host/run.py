@@ -11,7 +11,7 @@ import importlib
 import os
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,7 +33,6 @@ class Claimed:
     session: socket.socket
     gone: int
     """Readable when its QEMU has ended."""
-    share: socket.socket | None
 
 
 def run_hosted(
@@ -66,13 +65,9 @@ def _run(
     connection.ask("claim", fields)
     # While the service is at it: this takes 20 ms.
     importlib.import_module("mayfly.engine.session.run")
-    claimed = claim(connection, steps, stack)
+    claimed = claim(connection, steps, stack, job)
     steps.machine = claimed.id
     steps.mark("claim")
-    if job.shares and claimed.share is not None:
-        from mayfly.engine.share import start_share  # noqa: PLC0415 - as above
-
-        stack.enter_context(start_share(job.shares, claimed.share, account=job.account))
     request = replace(job.request, env={**claimed.env, **job.request.env})
     result = run_in(connection, claimed, request, steps)
     steps.mark("job")
@@ -100,10 +95,11 @@ def release(connection: Connection, fields: Mapping[str, Any]) -> None:
 def claim_fields(job: Job, *, wait: bool, key: str = "") -> dict[str, Any]:
     """Give what is asked of the service for a job."""
     spec: MachineSpec = job.spec
+    granted = bool(key) and not job.sized
     return {
         "image": spec.image,
-        "cpus": spec.shape.cpus,
-        "memory_mib": spec.shape.memory_mib,
+        "cpus": None if granted else spec.shape.cpus,
+        "memory_mib": None if granted else spec.shape.memory_mib,
         "disk_mib": spec.disk_mib,
         "network": spec.network.value,
         "allow": list(spec.allow),
@@ -115,27 +111,37 @@ def claim_fields(job: Job, *, wait: bool, key: str = "") -> dict[str, Any]:
     }
 
 
-def claim(connection: Connection, steps: Steps, stack: contextlib.ExitStack) -> Claimed:
+def claim(
+    connection: Connection, steps: Steps, stack: contextlib.ExitStack, job: Job | None = None
+) -> Claimed:
     """Wait for a machine that was asked for, as long as the line is; raises what was answered."""
 
-    def heard(message: Mapping[str, Any]) -> None:
+    def heard(message: Mapping[str, Any], fds: Sequence[int]) -> None:
         if message.get("type") == "progress":
             steps.report(str(message.get("text")))
         elif message.get("type") == "line":
             steps.report(f"waiting in line, place {message.get('place')} ({message.get('why')})")
+        elif message.get("type") == "share" and job is not None:
+            _serve_shares(job, fds[0], stack)
 
     answer, fds = connection.answer(heard, limit_s=None)
     session = stack.enter_context(socket.socket(fileno=fds[0]))
     stack.callback(os.close, fds[1])
-    share = stack.enter_context(socket.socket(fileno=fds[2])) if len(fds) > 2 else None
     steps.service_ms = float(answer.get("service_ms", 0))
     return Claimed(
         id=str(answer.get("machine")),
         env={str(name): str(value) for name, value in answer.get("env", {}).items()},
         session=session,
         gone=fds[1],
-        share=share,
     )
+
+
+def _serve_shares(job: Job, port: int, stack: contextlib.ExitStack) -> None:
+    """Serve the job's directories, as its user, through a port of the machine."""
+    from mayfly.engine.share import start_share  # noqa: PLC0415 - not for every run
+
+    connection = stack.enter_context(socket.socket(fileno=port))
+    stack.enter_context(start_share(job.shares, connection, account=job.account))
 
 
 def run_in(

@@ -24,6 +24,7 @@ from mayfly.host import line, pool
 from mayfly.host.administration import DRAINED
 from mayfly.host.adopt import adopt_all
 from mayfly.host.door import close_door, listen, open_door
+from mayfly.host.expiry import end_expired
 from mayfly.host.limits import overhead_mib, shape_for
 from mayfly.host.logs import LogStore
 from mayfly.host.metrics import Metrics, write_metrics
@@ -151,22 +152,19 @@ def _run(service: Service, door: socket.socket) -> None:
 def _on_change(service: Service) -> None:
     line.advance(service)
     pool.refill(service)
+    end_expired(service)
 
 
 def _tidy(service: Service) -> None:
     """Do what is due now and then."""
     reap(service.engine.paths.machines, time.time())
-    now = time.time()
-    for hosted in service.table:
-        expires_at = hosted.record.expires_at
-        if expires_at is not None and now >= expires_at:
-            end(service, hosted, "its time is over")
+    end_expired(service)
     for key in service.rights.expired():
         service.rights.unregister(key)
         for hosted in service.table:
             if hosted.record.job == key:
                 end(service, hosted, "the time of its job is over")
-    service.logs.sweep(now, living=service.table.machines.keys())
+    service.logs.sweep(time.time(), living=service.table.machines.keys())
     _follow_qemu(service)
     service.loop.later(TIDY_S, lambda: _tidy(service))
 

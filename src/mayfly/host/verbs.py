@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mayfly.host import administration, line, machines, operations, points
+from mayfly.host import administration, line, machines, operations, points, saving
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
 from mayfly.host.loop import Task
+from mayfly.host.release import release
 from mayfly.host.state import Service
 from mayfly.host.work import Step
 
@@ -45,9 +46,10 @@ VERBS: dict[str, Verb] = {
     "show": _quick(machines.show),
     "logs": _slow(machines.logs),
     "delete": _quick(machines.delete),
-    "release": _slow(operations.release),
+    "release": _slow(release),
     "enter": _slow(operations.enter),
-    "resume": _slow(operations.resume),
+    "resume": _slow(saving.resume),
+    "suspend": _slow(saving.suspend),
     "snapshot": _slow(points.snapshot),
     "snapshots": _slow(points.snapshots),
     "revert": _slow(points.revert),

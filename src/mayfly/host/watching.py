@@ -14,10 +14,11 @@ from pathlib import Path
 from mayfly.command import run
 from mayfly.engine.machine import Machine
 from mayfly.engine.records import Record, is_alive
-from mayfly.engine.watch import Signs
+from mayfly.engine.watch import CONSOLE_LOG, Signs
 from mayfly.errors import MayflyError
+from mayfly.host.logs import BOOT_LOG
 from mayfly.host.loop import Task, Wait
-from mayfly.host.qemu import last_console
+from mayfly.host.qemu import LAST_WORDS_S, last_console
 from mayfly.host.state import Hosted, Service
 from mayfly.host.work import Channel, Step, work
 from mayfly.model import State, Who
@@ -36,7 +37,7 @@ def watch(service: Service, hosted: Hosted) -> None:
     # A guest, or a QEMU, that does not read must not keep us when we send.
     for fd in (machine.process.monitor.fileno(), machine.control.fileno()):
         os.set_blocking(fd, False)
-    hosted.signs = hosted.signs or Signs(machine.process)
+    hosted.signs = hosted.signs or Signs(machine.process, patience_s=LAST_WORDS_S)
     service.loop.watch(machine.process.monitor.fileno(), lambda: _look(service, hosted))
     service.loop.watch(machine.process.handle, lambda: end(service, hosted, "its QEMU ended"))
     # What it said while somebody else talked with it has been read, but not looked at.
@@ -205,6 +206,9 @@ def _keep_logs(service: Service, hosted: Hosted) -> None:
     if hosted.record.owner is None:
         return
     service.logs.event(hosted.id, f"ended: {hosted.doomed}", now=time.time())
+    with contextlib.suppress(OSError):
+        boot = service.engine.paths.templates / hosted.record.template / CONSOLE_LOG
+        service.logs.append(hosted.id, BOOT_LOG, boot.read_bytes())
     service.logs.finish(hosted.record, hosted.place.path)
     if service.settings.collect is not None:
         service.loop.spawn(_collect(service.settings.collect, service.logs.directory(hosted.id)))

@@ -26,7 +26,8 @@ class Wish:
     """A machine as a client wants it."""
 
     image: str
-    shape: Shape
+    shape: Shape | None
+    """None: what the job was granted, as far as a machine can have it."""
     network: NetworkMode
     allow: tuple[str, ...]
     shares: tuple[tuple[str, bool], ...]
@@ -46,12 +47,11 @@ class Wish:
 
 def parse_wish(message: Mapping[str, Any]) -> Wish:
     """Read a claim; raises ``Invalid`` naming what is wrong."""
+    if message.get("outlive") and message.get("shares"):
+        raise Invalid("a machine that stays cannot have shares: the client serves them")
     return Wish(
         image=_text(message, "image", 200),
-        shape=Shape(
-            cpus=_number(message, "cpus", 1, CPUS_MOST),
-            memory_mib=_number(message, "memory_mib", MEMORY_LEAST_MIB, MEMORY_MOST_MIB),
-        ),
+        shape=_shape(message),
         network=_network(message),
         allow=_allow(message),
         shares=tuple(_share(item) for item in _list(message, "shares", SHARES_MOST)),
@@ -65,6 +65,15 @@ def parse_wish(message: Mapping[str, Any]) -> Wish:
         life_s=_seconds(message, "life_s"),
         label=_label(message),
         job=_text(message, "job", 200) if message.get("job") else "",
+    )
+
+
+def _shape(message: Mapping[str, Any]) -> Shape | None:
+    if message.get("job") and message.get("cpus") is None and message.get("memory_mib") is None:
+        return None
+    return Shape(
+        cpus=_number(message, "cpus", 1, CPUS_MOST),
+        memory_mib=_number(message, "memory_mib", MEMORY_LEAST_MIB, MEMORY_MOST_MIB),
     )
 
 

@@ -1,0 +1,75 @@
+"""A machine is given back when its job has ended: it ends too, or is kept to be looked at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from mayfly.errors import MayflyError, Missing
+from mayfly.host.caller import Caller
+from mayfly.host.saving import put_away
+from mayfly.host.state import Hosted, Service
+from mayfly.host.watching import end, forget_client
+from mayfly.host.work import Step
+from mayfly.model import State
+from mayfly.units import show_duration
+
+Message = dict[str, Any]
+
+
+def release(service: Service, caller: Caller, message: Message) -> Step[None]:
+    """Take a machine back, with how its job ended."""
+    hosted = _held(service, caller, message)
+    caller.machine = ""
+    outcome = message.get("outcome")
+    if hosted.visitor is caller:
+        hosted.visitor = None
+        caller.ok()
+        return
+    told = outcome if isinstance(outcome, dict) else {}
+    service.logs.status(hosted.id, told)
+    text = f"the job ended: {told.get('code')} {told.get('reason') or ''}"
+    service.logs.event(hosted.id, text, now=time.time())
+    hosted.caller = None
+    if message.get("keep") is True:
+        yield from _keep(service, hosted, str(told.get("reason") or "its job failed"))
+        kept = show_duration(service.settings.kept.for_s)
+        caller.ok(
+            {
+                "text": f"failed: machine {hosted.id} is kept for {kept}; 'mayfly machine debug "
+                f"{hosted.id}' enters it, 'mayfly machine delete {hosted.id}' removes it"
+            }
+        )
+        return
+    end(service, hosted, "its job ended")
+    caller.ok()
+
+
+def _keep(service: Service, hosted: Hosted, reason: str) -> Step[None]:
+    """Put the machine by as it is; when that cannot be, it ends."""
+    # From here on it does not end with the process whose job ran in it.
+    forget_client(service, hosted)
+    hosted.write(replace(hosted.record, outlive=True, client=0, client_started=0))
+    try:
+        yield from put_away(service, hosted, State.KEPT, reason)
+    except MayflyError as error:
+        end(service, hosted, f"it could not be kept: {error.message}")
+        raise
+
+
+def _held(service: Service, caller: Caller, message: Message) -> Hosted:
+    """Give the machine that a caller gives back, also when its connection was to another service.
+
+    That one may have been restarted since: the process that has the machine is then known by
+    what is written down.
+    """
+    hosted = service.table.find(caller.machine)
+    if hosted is not None and caller in (hosted.caller, hosted.visitor):
+        return hosted
+    hosted = service.table.find(str(message.get("machine")))
+    if hosted is not None and hosted.caller is None:
+        record, peer = hosted.record, caller.peer
+        if (record.client, record.client_started) == (peer.pid, peer.started):
+            return hosted
+    raise Missing("this connection has no machine")
