@@ -94,14 +94,17 @@ def show_error(error: MayflyError) -> None:
         click.echo(f"  hint: {plain(error.hint)}", err=True)
 
 
-def main() -> None:
-    """Run the command line; never a traceback unless ``--debug`` was given."""
+def main(early: object = None) -> None:
+    """Run the command line; never a traceback unless ``--debug`` was given.
+
+    ``early``: what was asked of the host service already, for the command to find in its context.
+    """
     _open_standard_streams()
     words = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:]))
     # What a job's own status could be must not be a status of ours.
     running = [word for word in words if not word.startswith("-")][:1] == ["run"]
     try:
-        code = mayfly.main(prog_name="mayfly", standalone_mode=False)
+        code = mayfly.main(prog_name="mayfly", standalone_mode=False, obj=early)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("mayfly: interrupted", err=True)
         code = INTERRUPTED

@@ -22,7 +22,7 @@ from mayfly.engine.jobs import Job, Steps, failed_outcome, guest_directory
 from mayfly.engine.session.job import JobRequest, Workdir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError, refusal
 from mayfly.host import client
-from mayfly.host.run import make_machine, run_hosted
+from mayfly.host.run import claim_fields, make_machine, run_hosted
 from mayfly.model import (
     Account,
     MachineSpec,
@@ -141,11 +141,16 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     job = _job(options, settings, progress)
     # An image of one's own is nobody's business but one's own: the service has the site's.
     own = os.geteuid() != 0 and (paths.images / options.image).is_dir()
+    fields = claim_fields(job, key=options.job or "", wait=not options.no_wait)
+    early = click.get_current_context().obj
+    asked = early.take({} if own or options.detach else fields) if early else None
+    if asked is not None:
+        return run_hosted(asked, job, steps, None)
     connection = None if own else client.connect(client.socket_path())
     if options.detach:
         return _detached(options, job, connection, steps)
     if connection is not None:
-        return run_hosted(connection, job, steps, wait=not options.no_wait, key=options.job or "")
+        return run_hosted(connection, job, steps, fields)
     return _run_alone(options, job, progress, steps)
 
 

@@ -108,7 +108,8 @@ def _check_wanted(service: Service, request: Request) -> None:
     key, peer = request.wish.job, request.caller.peer
     if key and service.rights.find(key) is None:
         raise Denied(f"job {key} has ended")
-    if not request.wish.outlive and start_time(peer.pid) != peer.started:
+    gone = request.caller.gone or start_time(peer.pid) != peer.started
+    if gone and not request.wish.outlive:
         raise Failed("the process that asked for the machine has ended")
 
 
@@ -124,6 +125,8 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
     """Make a running or stopped machine the caller's; when this raises, the machine ends."""
     hosted.need = service.need(request.shape, request.wish.disk_mib)
     _own(hosted, request)
+    # From here on its end is the machine's: a guest may take long to mount what nobody serves.
+    hosted.caller = request.caller
     with occupied(service, hosted, "handing it over") as machine:
         try:
             stopwatch = _Stopwatch()
@@ -145,7 +148,8 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
             _begin_log(service, hosted)
         except BaseException as error:
             # Also a fault of ours must not leave a machine that nobody has.
-            hosted.doomed = f"it could not be handed over: {error}"
+            hosted.caller = None
+            hosted.doomed = hosted.doomed or f"it could not be handed over: {error}"
             raise
     fields = {
         "machine": hosted.id,

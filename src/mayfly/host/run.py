@@ -18,6 +18,7 @@ from typing import Any
 from mayfly.engine.jobs import Job, Steps, failed_outcome
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.errors import RUN_FAILED, MayflyError, Unavailable
+from mayfly.host.claiming import claim_request, paths_of
 from mayfly.host.client import Connection, connect, socket_path
 from mayfly.model import MachineSpec, Outcome, Who
 
@@ -36,15 +37,15 @@ class Claimed:
 
 
 def run_hosted(
-    connection: Connection, job: Job, steps: Steps, *, wait: bool, key: str = ""
+    connection: Connection, job: Job, steps: Steps, fields: Mapping[str, Any] | None
 ) -> Outcome:
-    """Run one job in a machine of the host service.
+    """Run one job in a machine of the host service; ``fields`` is None when it was asked already.
 
     Never raises a ``MayflyError``: Mayfly's own failure is an ``Outcome`` with code 125.
     """
     try:
         with contextlib.closing(connection), contextlib.ExitStack() as stack:
-            return _run(connection, job, steps, stack, claim_fields(job, wait=wait, key=key))
+            return _run(connection, job, steps, stack, fields)
     except MayflyError as error:
         return failed_outcome(error, steps)
 
@@ -54,7 +55,7 @@ def _run(
     job: Job,
     steps: Steps,
     stack: contextlib.ExitStack,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, Any] | None,
 ) -> Outcome:
     if job.request.workdir is not None:
         from mayfly.engine.session.send import check_workdir  # noqa: PLC0415 - not for every run
@@ -62,7 +63,8 @@ def _run(
         # Before a machine is asked for: a directory that is too large is soon said to be.
         check_workdir(job.request.workdir)
     steps.phase = "start"
-    connection.ask("claim", fields)
+    if fields is not None:
+        connection.ask("claim", fields)
     # While the service is at it: this takes 20 ms.
     importlib.import_module("mayfly.engine.session.run")
     claimed = claim(connection, steps, stack, job)
@@ -79,7 +81,7 @@ def make_machine(
 ) -> str:
     """Get a machine that stays when this process ends; gives its id. Raises what was answered."""
     steps.phase = "start"
-    fields = {**claim_fields(job, wait=wait), "outlive": True, "life_s": life_s}
+    fields = claim_fields(job, wait=wait, outlive=True, life_s=life_s)
     with contextlib.closing(connection), contextlib.ExitStack() as stack:
         connection.ask("claim", fields)
         return claim(connection, steps, stack).id
@@ -92,23 +94,21 @@ def release(connection: Connection, fields: Mapping[str, Any]) -> None:
         connection.answer()
 
 
-def claim_fields(job: Job, *, wait: bool, key: str = "") -> dict[str, Any]:
-    """Give what is asked of the service for a job."""
+def claim_fields(job: Job, *, key: str = "", **more: Any) -> dict[str, Any]:
+    """Give what is asked of the service for a job; ``more`` as in ``claim_request``."""
     spec: MachineSpec = job.spec
     granted = bool(key) and not job.sized
-    return {
-        "image": spec.image,
-        "cpus": None if granted else spec.shape.cpus,
-        "memory_mib": None if granted else spec.shape.memory_mib,
-        "disk_mib": spec.disk_mib,
-        "network": spec.network.value,
-        "allow": list(spec.allow),
-        "shares": [{"path": str(share.path), "read_only": share.read_only} for share in job.shares],
-        "wait": wait,
-        "outlive": False,
-        "label": job.label,
-        "job": key,
-    }
+    return claim_request(
+        image=spec.image,
+        size=None if granted else (spec.shape.cpus, spec.shape.memory_mib),
+        network=spec.network.value,
+        label=job.label,
+        job=key,
+        disk_mib=spec.disk_mib,
+        allow=list(spec.allow),
+        shares=paths_of([(str(share.path), share.read_only) for share in job.shares]),
+        **more,
+    )
 
 
 def claim(
