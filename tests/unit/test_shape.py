@@ -11,7 +11,7 @@ from tests.unit import shape
 from tests.unit.shape import Room, Source
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ("src", "tests", "bench", "docs")
+FOLDERS = ("src", "tests", "bench", "soak", "docs")
 
 TRUNK = frozenset({"errors", "model", "units", "command", "config"})
 CLICK = frozenset({"click"})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mayfly import __version__
 from mayfly.engine.probe import probe_qemu
-from mayfly.errors import Invalid, MayflyError, Missing
+from mayfly.errors import Invalid, MayflyError, Missing, Quota
 from mayfly.host.caller import Caller
 from mayfly.host.limits import shape_for
 from mayfly.host.rights import parse_right
@@ -109,16 +111,30 @@ def _standby(service: Service, name: str, hot: Hot) -> Finding:
 
 def drain(service: Service, caller: Caller, _: Message) -> None:
     """Take no new requests; what runs goes on."""
-    (service.settings.state / DRAINED).touch()
+    with _written(service):
+        (service.settings.state / DRAINED).touch()
     service.draining = True
     service.changed()
     running = sum(one.record.state is State.RUNNING for one in service.table)
     caller.ok({"running": running})
 
 
+@contextlib.contextmanager
+def _written(service: Service) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Quota(
+            f"cannot write down in {service.settings.state} whether requests are taken: "
+            f"{error.strerror}",
+            hint="free some space there: else it would be forgotten at a restart",
+        ) from error
+
+
 def undrain(service: Service, caller: Caller, _: Message) -> None:
     """Take requests again."""
-    (service.settings.state / DRAINED).unlink(missing_ok=True)
+    with _written(service):
+        (service.settings.state / DRAINED).unlink(missing_ok=True)
     service.draining = False
     service.changed()
     caller.ok()

@@ -84,10 +84,12 @@ class Caller:
         self.tell(protocol.error_message(error))
 
     def is_reading(self) -> bool:
-        """Tell whether it has read most of what it was sent."""
+        """Tell whether it has read most of what it was sent, or is gone."""
+        if self.gone:
+            return True
         poll = select.poll()
         poll.register(self.connection, select.POLLOUT)
-        return self.gone or bool(poll.poll(0))
+        return bool(poll.poll(0))
 
     def items(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Answer its request with a list, in as many packets as it takes."""
@@ -103,10 +105,6 @@ class Caller:
         if batch:
             self.tell({"type": "items", "items": batch})
         self.ok()
-
-    def text(self, text: str) -> None:
-        """Answer its request with a text, in as many packets as it takes."""
-        self.items([{"text": part} for part in parts(text)])
 
     def close(self) -> None:
         """End the connection."""

@@ -6,8 +6,9 @@ however many machines share it. A standby is stopped and cannot grow: it counts 
 The sum stays within ``(host memory - reserve_memory) * overcommit``.
 
 **Who goes first.** The user who holds the least (as the largest of the shares of what is limited:
-memory, disk, CPUs, machines), and among equals the request that came first. The requests of one
-user go in the order in which they came. Standbys keep nobody waiting: they are given up.
+memory, disk, CPUs, machines), among equals the one who was served longest ago, then the request
+that came first. The requests of one user go in the order in which they came. Standbys keep nobody
+waiting: they are given up.
 
 **Aging.** A request for which there is no room yet may be passed by those behind it, for
 ``PATIENCE_S`` seconds. From then on everybody behind it waits until it fits. So a large machine
@@ -69,6 +70,8 @@ class Waiting:
     """When it came, by the same clock as ``now``: one that is never set back."""
     template_mib: int = 0
     """Memory of the template that it needs, as far as that is known."""
+    served: int = 0
+    """Number of the turn in which its user was last served, if somebody waited then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +313,7 @@ class _Queue:
         self._lines: dict[int, list[Waiting]] = defaultdict(list)
         for request in sorted(waiting, key=lambda each: (each.since, each.key), reverse=True):
             self._lines[request.uid].append(request)
-        self._heap: list[tuple[float, float, str, int]] = []
+        self._heap: list[tuple[float, int, float, str, int]] = []
         for uid in self._lines:
             self._push(uid)
 
@@ -328,7 +331,8 @@ class _Queue:
     def _push(self, uid: int) -> None:
         if line := self._lines[uid]:
             head = line[-1]
-            heapq.heappush(self._heap, (self._ledger.share(uid), head.since, head.key, uid))
+            order = (self._ledger.share(uid), head.served, head.since, head.key, uid)
+            heapq.heappush(self._heap, order)
 
 
 def why(need: Need, uid: int, held: Sequence[Held], bounds: Bounds, templates_mib: int) -> str:

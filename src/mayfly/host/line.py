@@ -33,6 +33,7 @@ from mayfly.units import MEMORY_LEAST_MIB
 __all__ = ["advance", "claim", "leave"]
 
 _numbers = itertools.count(1)
+_turns = itertools.count(1)
 
 
 def claim(service: Service, caller: Caller, message: dict[str, object]) -> Step[None]:
@@ -144,6 +145,8 @@ def advance(service: Service) -> None:
     waiting, held, bounds = _waiting(service), service.held(), service.bounds()
     now = time.monotonic()
     service.crowded = False
+    if not waiting:
+        service.served.clear()
     for key in next_grants(waiting, held, bounds, service.shared_mib(), now=now):
         request = service.line[key]
         if not service.can_begin(request.image.name, request.shape):
@@ -151,6 +154,7 @@ def advance(service: Service) -> None:
             service.crowded = True
             continue
         del service.line[key]
+        service.served[request.caller.uid] = next(_turns)
         service.loop.spawn(guarded(fulfil(service, request), request.caller))
     _tell_places(service)
 
@@ -162,6 +166,7 @@ def _waiting(service: Service) -> list[Waiting]:
             uid=request.caller.uid,
             need=service.need(request.shape, request.wish.disk_mib),
             since=request.since,
+            served=service.served.get(request.caller.uid, 0),
         )
         for key, request in service.line.items()
     ]

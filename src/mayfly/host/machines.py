@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
-from mayfly.errors import Denied, Missing
-from mayfly.host.caller import Caller
+from mayfly.errors import Denied, Missing, Unavailable
+from mayfly.host.caller import Caller, parts
+from mayfly.host.loop import Wait
 from mayfly.host.state import Hosted, Service
 from mayfly.host.watching import end, occupied, save_console
 from mayfly.host.wish import text_of
 from mayfly.host.work import Step
 
 Message = dict[str, Any]
+READ_LIMIT_S = 30.0
+"""How long who asked for a log may leave it unread."""
+READ_TURN_S = 0.02
 
 
 def list_machines(service: Service, caller: Caller, _: Message) -> None:
@@ -49,7 +54,20 @@ def logs(service: Service, caller: Caller, message: Message) -> Step[None]:
     except (Denied, Missing):
         # The same for another's machine and for none: which there are is nobody's business.
         raise _missing(name) from None
-    caller.text(text)
+    yield from _say(caller, text)
+
+
+def _say(caller: Caller, text: str) -> Step[None]:
+    """Answer with a long text, as fast as it is read; others have their turn in between."""
+    for part in parts(text):
+        deadline = time.monotonic() + READ_LIMIT_S
+        while not caller.is_reading():
+            if time.monotonic() > deadline:
+                raise Unavailable("the log was not read for long")
+            yield Wait(seconds=READ_TURN_S)
+        caller.tell({"type": "items", "items": [{"text": part}]})
+        yield Wait(seconds=0)
+    caller.ok()
 
 
 def own(service: Service, caller: Caller, message: Message) -> Hosted:

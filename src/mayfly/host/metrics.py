@@ -7,6 +7,7 @@ Counters live as long as the process, as Prometheus expects; gauges are looked a
 from __future__ import annotations
 
 import contextlib
+import os
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,10 @@ def _gauges(gauges: Gauges) -> Iterator[str]:
     yield from _gauge(name, "Memory that may be promised.", gauges.promisable_bytes)
 
 
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 def write_metrics(file: Path, text: str) -> str:
     """Put the text where node_exporter's textfile collector finds it, whole or not at all.
 
@@ -145,8 +150,11 @@ def write_metrics(file: Path, text: str) -> str:
     # The collector reads *.prom only.
     fresh = file.with_name(f".{file.name}.new")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o644)
+        fresh.unlink(missing_ok=True)
+        # The directory may be the collector's own: no link of his is followed.
+        with open(fresh, "x", encoding="utf-8", opener=_opener) as out:
+            os.fchmod(out.fileno(), 0o644)
+            out.write(text)
         fresh.replace(file)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -120,7 +120,7 @@ def claim(
         if message.get("type") == "progress":
             steps.report(str(message.get("text")))
         elif message.get("type") == "line":
-            steps.report(f"waiting in line, place {message.get('place')} ({message.get('why')})")
+            steps.report(f"waiting in line, place {message.get('place')}: {message.get('why')}")
         elif message.get("type") == "share" and job is not None:
             _serve_shares(job, fds[0], stack)
 

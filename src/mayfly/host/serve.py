@@ -37,6 +37,9 @@ from mayfly.model import State
 
 LOCK = "service.lock"
 TIDY_S = 60.0
+LEFT_S = 0.5
+LEFT_TURNS = 120
+"""How often it is looked again for what is left; after that every ``TIDY_S``."""
 METRICS_S = 15.0
 STOP_LIMIT_S = 10.0
 DESCRIPTORS = 1 << 16
@@ -112,10 +115,12 @@ def _new_service(engine: Engine, settings: HostSettings, catalogue: Catalogue) -
 
 def _allow_descriptors() -> None:
     """Let this process have as many descriptors as thousands of clients and machines need."""
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = max(hard, DESCRIPTORS) if hard != resource.RLIM_INFINITY else DESCRIPTORS
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (max(hard, DESCRIPTORS), hard):
+        # Not every root may raise what it was started with.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return
 
 
 def _become_reaper() -> None:
@@ -128,6 +133,7 @@ def _run(service: Service, door: socket.socket) -> None:
     stop = _Signals(service)
     sweep_templates(service.engine.paths.templates)
     adopt_all(service)
+    _clear_left(service, turns=LEFT_TURNS)
     service.on_change = lambda: _on_change(service)
     open_door(service, door)
     pool.rethink(service)
@@ -153,6 +159,18 @@ def _on_change(service: Service) -> None:
     line.advance(service)
     pool.refill(service)
     end_expired(service)
+
+
+def _clear_left(service: Service, *, turns: int) -> None:
+    """Remove what children of an earlier service had in hand when this one looked around.
+
+    They end by themselves, some of them with a machine that they could hand over to nobody.
+    """
+    machines = service.engine.paths.machines
+    reap(machines, time.time())
+    there = {path.name for path in machines.iterdir()} if machines.exists() else set()
+    if turns and there - service.table.machines.keys():
+        service.loop.later(LEFT_S, lambda: _clear_left(service, turns=turns - 1))
 
 
 def _tidy(service: Service) -> None:

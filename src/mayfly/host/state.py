@@ -146,6 +146,8 @@ class Service:
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)
     line: dict[str, Request] = field(default_factory=dict)
+    served: dict[int, int] = field(default_factory=dict)
+    """By uid, the number of the last turn, as long as somebody waits."""
     told: dict[str, int] = field(default_factory=dict)
     """The place that each one in the line was told last."""
     hot: dict[tuple[str, Shape], Hot] = field(default_factory=dict)

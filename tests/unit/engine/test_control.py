@@ -45,6 +45,11 @@ class Guest:
         os.eventfd_write(self.gone, 1)
 
 
+def guest_bytes(control: Control) -> bytes:
+    """Take what the guest has written and nobody has read."""
+    return os.read(control.fileno(), 1 << 20)
+
+
 @pytest.fixture
 def both() -> Iterator[tuple[Control, Guest]]:
     """A control port that nobody has spoken on."""
@@ -245,11 +250,45 @@ def test_a_guest_that_talks_without_end_cannot_lengthen_the_wait(
     thread = threading.Thread(target=talk)
     thread.start()
     try:
-        with pytest.raises(Unavailable):
+        with pytest.raises((Failed, Unavailable)):
             control.request({"type": "renew"}, timeout_s=0.1)
     finally:
         done.set()
         thread.join()
+
+
+def test_more_messages_than_anybody_asked_for_are_a_flood(
+    talking: tuple[Control, Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, guest = talking
+    monkeypatch.setattr(control_module, "UNASKED_MOST", 50)
+    number = control.send({"type": "renew"})
+    guest.say(*[{"type": "ok", "id": 999}] * 60, {"type": "ok", "id": number})
+    with pytest.raises(Failed, match="messages without end"):
+        control.answer(number, "renew", timeout_s=10)
+
+
+def test_nonsense_ends_the_conversation_and_is_not_kept(talking: tuple[Control, Guest]) -> None:
+    control, guest = talking
+    for _ in range(3):
+        number = control.send({"type": "renew"})
+        guest.say(b"\xff" * 65_536)
+        assert control.arrived(number)
+        with pytest.raises(Failed, match="nonsense"):
+            control.answer(number, "renew", timeout_s=10)
+    # Two of the three are still where the guest's writes wait, and keep it from writing more.
+    assert len(guest_bytes(control)) > 65_536
+
+
+def test_another_conversation_may_begin_after_nonsense(talking: tuple[Control, Guest]) -> None:
+    control, guest = talking
+    guest.say(b"\xff" * 100)
+    with pytest.raises(Failed, match="nonsense"):
+        control.request({"type": "renew"}, timeout_s=10)
+    guest.port.recv(1 << 16)
+    control.begin()
+    guest.say(pack_sync(guest.nonce()), HELLO)
+    assert control.hello(timeout_s=10)["agent"] == HELLO["agent"]
 
 
 def test_whether_an_answer_has_arrived_is_told_without_waiting(

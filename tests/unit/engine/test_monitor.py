@@ -134,6 +134,29 @@ def test_descriptors_travel_with_a_command(pair: tuple[Monitor, Peer]) -> None:
     os.close(read)
 
 
+def test_a_qemu_that_talks_without_end_is_given_up(
+    pair: tuple[Monitor, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, peer = pair
+    monkeypatch.setattr(monitor_module, "UNREAD_MOST", 50)
+    peer.say(*[STOP] * 40)
+    assert len(monitor.events()) == 40
+    peer.say(*[{"return": {}}] * 60)
+    with pytest.raises(Failed, match="without end"):
+        monitor.events()
+
+
+def test_a_look_reads_so_much_and_no_more(
+    pair: tuple[Monitor, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor, peer = pair
+    monkeypatch.setattr(monitor_module, "READS_AT_ONCE", 1)
+    peer.say(*[STOP] * 1000)
+    first = len(monitor.events())
+    assert 0 < first < 1000
+    assert first + len(monitor.events()) == 1000
+
+
 def test_whether_an_answer_has_arrived_is_told_without_waiting(pair: tuple[Monitor, Peer]) -> None:
     monitor, peer = pair
     monitor.send("stop")
