@@ -10,6 +10,7 @@ from mayfly.host.caller import Caller
 from mayfly.host.claims import fulfil
 from mayfly.host.guard import guarded
 from mayfly.host.limits import (
+    Need,
     Waiting,
     guest_memory_mib,
     line,
@@ -88,7 +89,7 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
         since=time.monotonic(),
     )
     need = service.need(shape, wish.disk_mib)
-    reason = never(need, caller.uid, service.bounds())
+    reason = never(need, caller.uid, service.bounds(), template_mib=shape.memory_mib)
     if reason:
         raise Quota(f"this host never has room for such a machine: {reason}")
     full = no_place(_waiting(service), caller.uid, service.bounds())
@@ -156,6 +157,10 @@ def advance(service: Service) -> None:
         del service.line[key]
         service.served[request.caller.uid] = next(_turns)
         service.loop.spawn(guarded(fulfil(service, request), request.caller))
+    if service.line and not service.crowded and service.templates.let_go(service.used_templates()):
+        # Nobody waits for room that is held for nothing.
+        service.changed()
+        return
     _tell_places(service)
 
 
@@ -166,6 +171,7 @@ def _waiting(service: Service) -> list[Waiting]:
             uid=request.caller.uid,
             need=service.need(request.shape, request.wish.disk_mib),
             since=request.since,
+            template_mib=request.shape.memory_mib,
             served=service.served.get(request.caller.uid, 0),
         )
         for key, request in service.line.items()
@@ -174,13 +180,17 @@ def _waiting(service: Service) -> list[Waiting]:
 
 def _tell_places(service: Service) -> None:
     places = line(_waiting(service), service.held(), service.bounds(), service.shared_mib())
+    reasons: dict[tuple[int, Need], str] = {}
     for key, place in places.items():
         request = service.line[key]
         if service.told.get(key) != place:
             service.told[key] = place
-            ahead = place - 1
+            # Most of a thousand ask for the same.
+            kind = (request.caller.uid, service.need(request.shape, request.wish.disk_mib))
+            if kind not in reasons:
+                reasons[kind] = _why(service, request)
             request.caller.tell(
-                {"type": "line", "place": place, "ahead": ahead, "why": _why(service, request)}
+                {"type": "line", "place": place, "ahead": place - 1, "why": reasons[kind]}
             )
     for key in set(service.told) - set(service.line):
         del service.told[key]

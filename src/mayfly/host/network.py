@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mayfly.engine.machine import Machine
-from mayfly.engine.network.attach import NetworkPlan, start_network
+from mayfly.engine.network.attach import NOBODY, NetworkPlan, start_network
+from mayfly.engine.network.netns import Ids
 from mayfly.errors import Failed, Unavailable
 from mayfly.host import protocol
 from mayfly.host.loop import Wait
@@ -36,9 +37,11 @@ def connect(machine: Machine, plan: NetworkPlan) -> Step[Connected]:
     """Give the machine the network that was asked for; raises what ``start_network`` does."""
     if plan.mode is NetworkMode.NONE:
         return Connected()
-    handle = machine.process.handle
+    handle, ids = machine.process.handle, ids_of(machine)
     child = begin(
-        lambda channel: _serve(Channel(socket=channel), plan, handle), name="network", keep=[handle]
+        lambda channel: _serve(Channel(socket=channel), plan, ids, handle),
+        name="network",
+        keep=[handle],
     )
     channel = child.channel
     try:
@@ -62,6 +65,15 @@ def connect(machine: Machine, plan: NetworkPlan) -> Step[Connected]:
         channel.close()
 
 
+def ids_of(machine: Machine) -> Ids:
+    """Give whom the helpers of a machine's network become: the machine's own user.
+
+    As nobody they would share a user with those of all other machines.
+    """
+    uid = machine.record.uid
+    return NOBODY if uid is None else Ids(uid=uid, gid=uid)
+
+
 def _let_stay(channel: socket.socket) -> None:
     """From here on the child waits for the end of QEMU, not for ours."""
     try:
@@ -80,9 +92,9 @@ def _plug(machine: Machine, tap: int) -> Step[None]:
         yield from replied(monitor, command)
 
 
-def _serve(channel: Channel, plan: NetworkPlan, handle: int) -> None:
+def _serve(channel: Channel, plan: NetworkPlan, ids: Ids, handle: int) -> None:
     """Body of the child: make the network, hand over the tap device, stay until QEMU ends."""
-    with start_network(plan) as attachment:
+    with start_network(plan, ids=ids) as attachment:
         words = {"guest": attachment.guest, "env": dict(attachment.env)}
         protocol.send(channel.socket, {"type": "done", **words}, attachment.pass_fds)
         if protocol.receive(channel.socket) is None:

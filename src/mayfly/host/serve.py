@@ -31,6 +31,7 @@ from mayfly.host.metrics import Metrics, write_metrics
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings
 from mayfly.host.state import Hot, Service
+from mayfly.host.templates import Templates
 from mayfly.host.watching import end
 from mayfly.images.catalogue import Catalogue
 from mayfly.model import State
@@ -105,6 +106,7 @@ def _new_service(engine: Engine, settings: HostSettings, catalogue: Catalogue) -
         rights=rights,
         logs=LogStore(settings.state / "logs", settings.logs),
         metrics=Metrics(),
+        templates=Templates(engine.paths.templates),
         draining=(settings.state / DRAINED).exists(),
     )
     for standby in settings.standby:

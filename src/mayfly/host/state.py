@@ -24,6 +24,7 @@ from mayfly.host.peer import Accounts
 from mayfly.host.request import Request
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings, Standby
+from mayfly.host.templates import Kind, Templates
 from mayfly.images.catalogue import Catalogue
 from mayfly.model import Shape, State
 
@@ -142,6 +143,7 @@ class Service:
     rights: Rights
     logs: LogStore
     metrics: Metrics
+    templates: Templates
     loop: Loop = field(default_factory=Loop)
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)
@@ -162,6 +164,8 @@ class Service:
     """Whether somebody for whom there is room waits until fewer are being made."""
     expiry: Timer | None = None
     """When to look for the next machine whose time is over."""
+    booted_at: float | None = None
+    """When the host was booted, by its clock: this changes only when the clock is set."""
     draining: bool = False
     stopping: bool = False
     on_change: Callable[[], None] = lambda: None
@@ -205,9 +209,14 @@ class Service:
         )
 
     def shared_mib(self) -> int:
-        """Give the memory of the templates that are in use, each counted once."""
+        """Give the memory of the templates that are held, or soon will be."""
+        return self.templates.memory_mib(self.used_templates())
+
+    def used_templates(self) -> frozenset[Kind]:
+        """Give the templates that machines, standbys or requests in the line need."""
         used = {(one.record.image, one.shape) for one in self.table if not one.is_saved}
-        return sum(shape.memory_mib for _, shape in used | set(self.hot))
+        wanted = {(request.image.name, request.shape) for request in self.line.values()}
+        return frozenset(used | wanted | set(self.hot))
 
     def held_by(self, job: str) -> list[Held]:
         """Give what a job's machines are promised, and those that it waits for."""
