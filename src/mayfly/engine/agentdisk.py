@@ -119,6 +119,9 @@ def _fill(tree: Path) -> None:
     (tree / "network-config").write_text(NETWORK_CONFIG)
     (tree / "start").write_text(_start_script(sshfs=len(programs) > 1))
     (tree / "start").chmod(0o755)
+    for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
+        # Whatever the maker's umask: the guest's users must get there.
+        folder.chmod(0o755)
 
 
 def _loader() -> str:

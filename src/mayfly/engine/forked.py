@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import struct
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,10 +61,15 @@ class Forked:
         """Tell the child to end, see to it that it does, and collect it."""
         with contextlib.suppress(OSError):
             self.channel.shutdown(socket.SHUT_WR)
-        self.channel.settimeout(END_LIMIT_S)
+        # One deadline for all that it still has to say: it may report without end.
+        deadline = time.monotonic() + END_LIMIT_S
         try:
-            while self.channel.recv(MESSAGE_BYTES):
-                pass
+            while (left_s := deadline - time.monotonic()) > 0:
+                self.channel.settimeout(left_s)
+                if not self.channel.recv(MESSAGE_BYTES):
+                    break
+            else:
+                raise TimeoutError
         except ConnectionError:
             pass
         except TimeoutError:

@@ -121,6 +121,7 @@ def _child(
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
         _standard_streams(output)
+        _be_killed_before_the_service()
         if isolation.namespaces:
             if os.getpid() == 1 and uid != 0:
                 map_own_ids(uid, gid, inside_uid=uid, inside_gid=gid)
@@ -138,6 +139,13 @@ def _child(
         os.write(status, str(error).encode("utf-8", "replace")[:4000])
     finally:
         os._exit(127)
+
+
+def _be_killed_before_the_service() -> None:
+    """Take back what protects a service from the kernel when memory is short: QEMU inherits it."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < 0:
+            file.write("0")
 
 
 def _hung_up(pipe: int) -> bool:

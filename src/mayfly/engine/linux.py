@@ -26,7 +26,6 @@ MNT_DETACH = 2
 
 _SYS_CLONE = 56
 _SYS_PIVOT_ROOT = 155
-_WRITE_BEGIN = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -96,13 +95,6 @@ def pivot_root(new: str, old: str) -> None:
         ctypes.c_long(_SYS_PIVOT_ROOT), ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode())
     )
     checked(done, "pivot_root")
-
-
-def write_out(fd: int) -> None:
-    """Have the kernel begin to write a file to its disk, without waiting; only advice."""
-    _libc.sync_file_range(
-        ctypes.c_int(fd), ctypes.c_long(0), ctypes.c_long(0), ctypes.c_uint(_WRITE_BEGIN)
-    )
 
 
 def die_with_parent() -> None:

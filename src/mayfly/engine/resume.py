@@ -88,13 +88,17 @@ def resume(
     order: Order,
     report: Report,
     held: tuple[str, Place] | None = None,
+    *,
+    go: bool = True,
 ) -> Machine:
     """Let a saved machine go on, with the right time and random numbers of its own.
 
     ``held``: the id and directory to use, when the caller has made them already; ``saved`` may lie
-    in it. What was saved stays, also when this succeeds: the caller removes it. Raises what
-    ``check_here`` raises, ``Conflict`` when it is just being resumed, ``Quota``, ``Failed`` when it
-    cannot be read back or proved fresh: no process is left then, and ``held`` can be used again.
+    in it. Without ``go`` its CPUs stay stopped: the caller has them run, and refreshes it.
+
+    What was saved stays, also when this succeeds: the caller removes it. Raises what ``check_here``
+    raises, ``Conflict`` when it is just being resumed, ``Quota``, ``Failed`` when it cannot be read
+    back or proved fresh: no process is left then, and ``held`` can be used again.
     """
     with locked(saved):
         found = check_here(engine, saved, image)
@@ -107,7 +111,10 @@ def resume(
             fitted = _fitted(engine, found)
             process, record = spawn(fitted, parts, image, order, (place, record))
             report("reading the machine's memory back")
-            return _go_on(process, record, place, saved, found)
+            machine = _bring_back(process, record, place, saved, found)
+            if go:
+                _go_on(machine, saved)
+            return machine
         except BaseException as error:
             if process is not None:
                 process.kill()
@@ -187,21 +194,31 @@ def _leave(place: Place, before: Record | None, *, held: bool) -> None:
         place.write(before)
 
 
-def _go_on(process: Process, record: Record, place: Place, saved: Path, found: Saved) -> Machine:
+def _bring_back(
+    process: Process, record: Record, place: Place, saved: Path, found: Saved
+) -> Machine:
     process.ready()
     control = Control(process.connect("control"), process.handle, tick=Signs(process).check)
+    machine = Machine(process, control, record, place)
     try:
-        machine = Machine(process, control, record, place)
         _read_back(process, saved / MEMORY)
         if found.layers > LAYERS_MOST:
             _merge(machine, found)
-        process.monitor.call("cont")
-        refresh(machine, saved)
-        machine.write_state(State.RUNNING)
+        machine.write_state(State.PAUSED)
     except BaseException:
         control.close()
         raise
     return machine
+
+
+def _go_on(machine: Machine, saved: Path) -> None:
+    try:
+        machine.process.monitor.call("cont")
+        refresh(machine, saved)
+        machine.write_state(State.RUNNING)
+    except BaseException:
+        machine.control.close()
+        raise
 
 
 def _read_back(process: Process, path: Path) -> None:

@@ -93,11 +93,9 @@ def files_of(layers: int) -> list[str]:
 
 
 def write_saved(saved: Saved, directory: Path) -> None:
-    """Write the description, and onto the disk."""
-    with open(directory / META, "w", encoding="ascii") as file:
-        json.dump({"format": SAVED_FORMAT, **asdict(saved)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write the description."""
+    text = json.dumps({"format": SAVED_FORMAT, **asdict(saved)})
+    (directory / META).write_text(text, encoding="ascii")
 
 
 def read_saved(directory: Path) -> Saved:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mayfly.engine import linux
 from mayfly.engine.argv import cpu_model
 from mayfly.engine.blockjobs import failure
 from mayfly.engine.hostcpu import cpu_of
 from mayfly.engine.machine import Machine
 from mayfly.engine.monitor import WITH_MEMORY, Monitor
 from mayfly.engine.ports import is_connected
+from mayfly.engine.process import file_limit
 from mayfly.engine.readable import readable
 from mayfly.engine.refresh import FEATURE
 from mayfly.engine.resume import check_here, resume
@@ -39,14 +39,16 @@ from mayfly.units import MIB, show_size
 
 FAST = {"max-bandwidth": 1 << 40}
 """Bytes a second; QEMU holds itself back else, as if it wrote to a network."""
-__all__ = ["cannot_suspend", "check_here", "resume", "suspend"]
+__all__ = ["cannot_suspend", "check_here", "flush_saved", "resume", "suspend"]
 
 PIPE_BYTES = 1 << 20
-WRITE_OUT_BYTES = 8 << 20
+POLL_S = 0.003
 SILENCE_S = 60.0
+SAVE_LIMIT_S = 600.0
 FINISH_LIMIT_S = 10.0
 ENDED = frozenset({"none", "completed", "failed", "cancelled"})
 DEVICES_BYTES = 64 * MIB
+FULL_BYTES = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,13 @@ def suspend(
     directory: Path,
     *,
     notes: Mapping[str, Any] | None = None,
+    flush: bool = True,
 ) -> Saved:
     """Write a machine to ``directory``, which must not be there yet; its CPUs stay stopped.
 
-    Whole and on the disk, or not at all. Raises ``Conflict`` with the reason when it cannot be
+    Whole or not at all, also when the host goes down at any moment. Without ``flush`` the caller
+    calls ``flush_saved`` soon: until that is done a host that goes down takes the machine with it,
+    as one that runs. Raises ``Conflict`` with the reason when it cannot be
     suspended, ``Quota`` when there is no room, ``Failed``; the machine goes on as before then.
     ``notes`` come back from ``read_saved``.
     """
@@ -110,8 +115,11 @@ def suspend(
         monitor.call("stop")
         saved = _describe(machine, image, chain, notes or {})
         saved = _write(machine, chain, saved, fresh)
+        if flush:
+            flush_saved(fresh)
         fresh.rename(directory)
-        _flush(directory.parent)
+        if flush:
+            _flush(directory.parent)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
@@ -120,6 +128,12 @@ def suspend(
             raise _no_room(directory.parent, error) from error
         raise
     return saved
+
+
+def flush_saved(directory: Path) -> None:
+    """Have all that was written of a suspended machine on the disk."""
+    for path in (*directory.iterdir(), directory, directory.parent):
+        _flush(path)
 
 
 # --- what it stands on ---------------------------------------------------------------------------
@@ -180,17 +194,14 @@ def _has_vmgenid(monitor: Monitor) -> bool:
 
 
 def _write(machine: Machine, chain: Chain, saved: Saved, fresh: Path) -> Saved:
-    _save_memory(machine.process.monitor, fresh / MEMORY)
+    _save_memory(machine, fresh / MEMORY)
     for index, path in enumerate(chain.layers):
         bring(path, fresh / layer(index))
     bring(chain.empty, fresh / EMPTY)
     bring(chain.agent, fresh / AGENT)
-    for name in files_of(len(chain.layers)):
-        _flush(fresh / name)
     sizes = {name: (fresh / name).stat().st_size for name in files_of(len(chain.layers))}
     whole = replace(saved, sizes=sizes)
     write_saved(whole, fresh)
-    _flush(fresh)
     return whole
 
 
@@ -202,65 +213,65 @@ def _flush(path: Path) -> None:
         os.close(fd)
 
 
-def _save_memory(monitor: Monitor, path: Path) -> None:
+def _save_memory(machine: Machine, path: Path) -> None:
     """Have QEMU write memory and devices; its CPUs are stopped."""
+    monitor = machine.process.monitor
     monitor.call("migrate-set-capabilities", WITH_MEMORY)
     monitor.call("migrate-set-parameters", FAST)
-    # Through a pipe: so it needs not be allowed to write a file that is as large, and the disk
-    # writes while QEMU reads.
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    with open(path, "xb", buffering=0) as target, open(reader, "rb", buffering=0) as source:
-        try:
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            monitor.call("getfd", {"fdname": "memory"}, fds=[writer])
-        finally:
-            os.close(writer)
-        monitor.call("migrate", {"uri": "fd:memory"})
-        _pour(source.fileno(), target.fileno())
-        # Nobody reads any more: if QEMU still writes, it fails.
-        source.close()
-        _check_saved(monitor)
-
-
-def _pour(source: int, target: int) -> None:
-    waiting = 0
-    while True:
-        if not readable([source], SILENCE_S):
-            raise Unavailable(f"QEMU wrote nothing of the machine's memory for {SILENCE_S:g} s")
-        count = os.splice(source, target, PIPE_BYTES)
-        if not count:
-            return
-        waiting += count
-        if waiting >= WRITE_OUT_BYTES:
-            linux.write_out(target)
-            waiting = 0
-
-
-def _check_saved(monitor: Monitor) -> None:
-    state = _finished(monitor)
+    most = machine.record.memory_mib * MIB + DEVICES_BYTES
+    with open(path, "xb", buffering=0) as target:
+        if file_limit(machine.process.pid) >= most:
+            _migrate(monitor, target.fileno())
+            state = _finished(monitor, limit_s=SAVE_LIMIT_S)
+        else:
+            # It may not write a file that is as large: we do, from a pipe.
+            _pour_from(monitor, target.fileno())
+            state = _finished(monitor, limit_s=FINISH_LIMIT_S)
     if state.get("status") != "completed":
+        if shutil.disk_usage(path.parent).free < FULL_BYTES:
+            # QEMU itself speaks of an input/output error.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         words = state.get("error-desc", state.get("status"))
         raise failure("QEMU could not save the machine's memory", str(words))
 
 
-def _finished(monitor: Monitor) -> dict[str, Any]:
+def _migrate(monitor: Monitor, fd: int) -> None:
+    monitor.call("getfd", {"fdname": "memory"}, fds=[fd])
+    monitor.call("migrate", {"uri": "fd:memory"})
+
+
+def _pour_from(monitor: Monitor, target: int) -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    # At the end nobody reads any more: if QEMU still writes, it fails.
+    with open(reader, "rb", buffering=0):
+        with open(writer, "wb", buffering=0):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            _migrate(monitor, writer)
+        while True:
+            if not readable([reader], SILENCE_S):
+                raise Unavailable(f"QEMU wrote nothing of the machine's memory for {SILENCE_S:g} s")
+            if not os.splice(reader, target, PIPE_BYTES):
+                return
+
+
+def _finished(monitor: Monitor, *, limit_s: float) -> dict[str, Any]:
     """Wait until QEMU is done with a migration, however it ended, and say how."""
-    deadline = time.monotonic() + FINISH_LIMIT_S
+    deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         state: dict[str, Any] = monitor.call("query-migrate")
         status = monitor.call("query-status").get("status")
         # It tells of the end a moment before it is done with it.
         if state.get("status", "none") in ENDED and status != "finish-migrate":
             return state
-        time.sleep(0.002)
+        time.sleep(POLL_S)
     raise Unavailable("QEMU did not finish with the machine's memory in time")
 
 
 def _go_on(monitor: Monitor, *, ran: bool) -> None:
     """Let the machine be as it was before it was tried."""
     with contextlib.suppress(MayflyError):
-        _finished(monitor)
+        _finished(monitor, limit_s=FINISH_LIMIT_S)
         if ran:
             monitor.call("cont")
 
