@@ -32,7 +32,7 @@ from mayfly.engine.session.notes import printable
 from mayfly.errors import Invalid, MayflyError, Missing
 from mayfly.host import client
 from mayfly.host.run import claim, release, run_in
-from mayfly.units import show_duration
+from mayfly.units import show_duration, show_size
 from mayfly.wiring import load
 
 LONGEST = 4000
@@ -278,6 +278,24 @@ def snapshot(name: str, point: str) -> None:
     """Remember memory and disk of a running machine as POINT, to go back to."""
     _tell("snapshot", name, point=point)
     click.echo(f"{name} can be reverted to '{point}'")
+
+
+@machine.command()
+@click.argument("name", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def snapshots(name: str, as_json: bool) -> None:
+    """List the points that a machine can be taken back to."""
+    with closing(client.require(client.socket_path())) as connection:
+        _, found = client.call(connection, "snapshots", {"machine": name})
+    if as_json:
+        print_json(found)
+        return
+    now = time.time()
+    rows = [
+        (item["point"], show_duration(max(0, now - item["created_at"])), show_size(item["bytes"]))
+        for item in found
+    ]
+    print_table(("POINT", "AGE", "MEMORY ON DISK"), rows)
 
 
 @machine.command()
