@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from soak.holds import append, settled, spent
 from soak.jobs import Running, start
@@ -146,6 +148,9 @@ class Soak:
 def main(words: Sequence[str]) -> int:
     """Run it; gives the exit status: 1 when anything did not hold."""
     options = parse(words)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # What was started is ended, and the record kept; also where a shell ignores Ctrl-C.
+        signal.signal(number, _stop)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     tally = _tally(out, options.seed)
@@ -164,6 +169,10 @@ def main(words: Sequence[str]) -> int:
         if not tally.wrong:
             shutil.rmtree(top, ignore_errors=True)
     return _tell(tally, out)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

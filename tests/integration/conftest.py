@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mayfly.engine.machine import Machine
 from mayfly.engine.memory import end_holder
+from mayfly.engine.suspend import suspend
 from tests.conftest import Cli
 from tests.integration.faults import IMAGE
+from tests.integration.machines import LIFE, Workshop, run, workshop_of
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +67,49 @@ def small_disk() -> Iterator[Callable[..., None]]:
             stack.callback(subprocess.run, ["umount", "-l", str(directory)], check=True)
 
         yield mount
+
+
+@pytest.fixture(scope="module")
+def workshop(warm_home: Path) -> Iterator[Workshop]:
+    """What machines are made with, written down in a directory of their own."""
+    # On the disk of the template: its files are linked, not copied.
+    state = Path(tempfile.mkdtemp(prefix="workshop-", dir=warm_home.parent))
+    yield workshop_of(warm_home, state)
+    shutil.rmtree(state)
+
+
+@pytest.fixture
+def machine(workshop: Workshop) -> Iterator[Machine]:
+    """A machine; it is gone after the test, whatever became of it."""
+    one = workshop.start()
+    yield one
+    if not one.process.has_ended():
+        one.delete()
+
+
+@pytest.fixture(scope="module")
+def original(workshop: Workshop) -> Path:
+    """A machine in which something runs, suspended."""
+    directory = workshop.engine.paths.state / "original"
+    one = workshop.start()
+    try:
+        run(one, LIFE)
+        suspend(one, workshop.template, workshop.image, directory, notes={"owner": 7})
+    finally:
+        one.delete()
+    return directory
+
+
+@pytest.fixture
+def shelf(workshop: Workshop) -> Iterator[Path]:
+    """A directory for what is suspended."""
+    directory = workshop.engine.paths.state / "shelf"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def saved(original: Path, shelf: Path) -> Path:
+    """The suspended machine, for one test."""
+    return shutil.copytree(original, shelf / "saved", copy_function=os.link)

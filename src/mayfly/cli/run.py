@@ -169,7 +169,10 @@ def _detached(
             hint="'mayfly machine ssh ID -- COMMAND' runs one in the machine that stays",
         )
     life_s = parse_duration(options.time_limit) if options.time_limit else None
-    name = make_machine(connection, job, steps, wait=not options.no_wait, life_s=life_s)
+    wanted = claim_fields(
+        job, key=options.job or "", wait=not options.no_wait, outlive=True, life_s=life_s
+    )
+    name = make_machine(connection, wanted, steps)
     click.echo(name)
     return Outcome(phase="done", who=Who.JOB, code=0, reason="", machine=name)
 

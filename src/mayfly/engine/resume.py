@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,41 +88,92 @@ def resume(
     order: Order,
     report: Report,
     held: tuple[str, Place] | None = None,
-    *,
-    go: bool = True,
 ) -> Machine:
     """Let a saved machine go on, with the right time and random numbers of its own.
 
     ``held``: the id and directory to use, when the caller has made them already; ``saved`` may lie
-    in it. Without ``go`` its CPUs stay stopped: the caller has them run, and refreshes it.
-
-    What was saved stays, also when this succeeds: the caller removes it. Raises what ``check_here``
-    raises, ``Conflict`` when it is just being resumed, ``Quota``, ``Failed`` when it cannot be read
-    back or proved fresh: no process is left then, and ``held`` can be used again.
+    in it. What was saved stays, also when this succeeds: the caller removes it. Raises what
+    ``check_here`` raises, ``Conflict`` when it is just being resumed, ``Quota``, ``Failed`` when it
+    cannot be read back or proved fresh: no process is left then, and ``held`` can be used again.
     """
     with locked(saved):
         found = check_here(engine, saved, image)
-        name, place = held or new_place(engine.paths.machines)
-        before = _record_there(place)
-        record = _record(engine, found, order, name, before)
-        process: Process | None = None
-        try:
-            parts = _prepare(saved, found, place)
-            fitted = _fitted(engine, found)
-            process, record = spawn(fitted, parts, image, order, (place, record))
-            report("reading the machine's memory back")
-            machine = _bring_back(process, record, place, saved, found)
-            if go:
-                _go_on(machine, saved)
-            return machine
-        except BaseException as error:
-            if process is not None:
-                process.kill()
-                process.let_go()
-            _leave(place, before, held=held is not None)
-            if isinstance(error, OSError):
-                raise no_room(place.path, error) from error
-            raise
+        with _site(engine, held) as site:
+            machine = _restored(engine, saved, found, (image, order, report), site)
+            try:
+                machine.process.monitor.call("cont")
+                refresh(machine, saved)
+                machine.write_state(State.RUNNING)
+            except BaseException:
+                _end(machine.process, machine.control)
+                raise
+    return machine
+
+
+def bring_back(
+    engine: Engine,
+    saved: Path,
+    image: Image,
+    order: Order,
+    report: Report,
+    held: tuple[str, Place] | None = None,
+) -> Machine:
+    """Do as ``resume``, but leave the CPUs stopped: the caller has them run, and refreshes it."""
+    with locked(saved):
+        found = check_here(engine, saved, image)
+        with _site(engine, held) as site:
+            return _restored(engine, saved, found, (image, order, report), site)
+
+
+@contextlib.contextmanager
+def _site(
+    engine: Engine, held: tuple[str, Place] | None
+) -> Iterator[tuple[str, Place, Record | None]]:
+    """Give where a machine is made, with what is written down there; as it was when that fails."""
+    name, place = held or new_place(engine.paths.machines)
+    before = _record_there(place)
+    try:
+        yield name, place, before
+    except BaseException as error:
+        _leave(place, before, held=held is not None)
+        if isinstance(error, OSError):
+            raise no_room(place.path, error) from error
+        raise
+
+
+def _restored(
+    engine: Engine,
+    saved: Path,
+    found: Saved,
+    wanted: tuple[Image, Order, Report],
+    site: tuple[str, Place, Record | None],
+) -> Machine:
+    image, order, report = wanted
+    name, place, before = site
+    record = _record(engine, found, order, name, before)
+    parts = _prepare(saved, found, place)
+    process, record = spawn(_fitted(engine, found), parts, image, order, (place, record))
+    control: Control | None = None
+    try:
+        process.ready()
+        control = Control(process.connect("control"), process.handle, tick=Signs(process).check)
+        machine = Machine(process, control, record, place)
+        report("reading the machine's memory back")
+        _read_back(process, saved / MEMORY)
+        if found.layers > LAYERS_MOST:
+            _merge(machine, found)
+        machine.write_state(State.PAUSED)
+    except BaseException:
+        _end(process, control)
+        raise
+    return machine
+
+
+def _end(process: Process, control: Control | None) -> None:
+    if control is not None:
+        control.close()
+    process.kill()
+    process.let_go()
 
 
 def _record_there(place: Place) -> Record | None:
@@ -192,33 +243,6 @@ def _leave(place: Place, before: Record | None, *, held: bool) -> None:
         _clear(place.path)
     if before is not None:
         place.write(before)
-
-
-def _bring_back(
-    process: Process, record: Record, place: Place, saved: Path, found: Saved
-) -> Machine:
-    process.ready()
-    control = Control(process.connect("control"), process.handle, tick=Signs(process).check)
-    machine = Machine(process, control, record, place)
-    try:
-        _read_back(process, saved / MEMORY)
-        if found.layers > LAYERS_MOST:
-            _merge(machine, found)
-        machine.write_state(State.PAUSED)
-    except BaseException:
-        control.close()
-        raise
-    return machine
-
-
-def _go_on(machine: Machine, saved: Path) -> None:
-    try:
-        machine.process.monitor.call("cont")
-        refresh(machine, saved)
-        machine.write_state(State.RUNNING)
-    except BaseException:
-        machine.control.close()
-        raise
 
 
 def _read_back(process: Process, path: Path) -> None:

@@ -22,7 +22,7 @@ from mayfly.engine.ports import is_connected
 from mayfly.engine.process import file_limit
 from mayfly.engine.readable import readable
 from mayfly.engine.refresh import FEATURE
-from mayfly.engine.resume import check_here, resume
+from mayfly.engine.resume import bring_back, check_here, resume
 from mayfly.engine.saved import (
     LOWER,
     MEMORY,
@@ -39,7 +39,7 @@ from mayfly.units import MIB, show_size
 
 FAST = {"max-bandwidth": 1 << 40}
 """Bytes a second; QEMU holds itself back else, as if it wrote to a network."""
-__all__ = ["cannot_suspend", "check_here", "flush_saved", "resume", "suspend"]
+__all__ = ["bring_back", "cannot_suspend", "check_here", "flush_saved", "resume", "suspend"]
 
 PIPE_BYTES = 1 << 20
 POLL_S = 0.003

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
 from mayfly.engine.linux import start_time
 from mayfly.engine.reattach import connect_process, reconnect
-from mayfly.engine.records import Record, is_alive, kill_qemu, left_places, read_record
+from mayfly.engine.records import Place, Record, is_alive, kill_qemu, left_places, read_record
+from mayfly.engine.saved import read_saved
 from mayfly.errors import Failed, MayflyError
 from mayfly.host.claims import bind
 from mayfly.host.loop import Task
-from mayfly.host.state import Hosted, Service
+from mayfly.host.qemu import replied
+from mayfly.host.state import SAVED, Hosted, Service
 from mayfly.host.watching import end, watch
 from mayfly.host.work import Channel, Step, work
 from mayfly.model import Shape, State
@@ -57,6 +61,7 @@ def adopt_all(service: Service) -> None:
             log.warning("%s has no record that can be read: removed", place.path)
             place.remove()
             continue
+        record = _back_on_disk(place, record)
         client_alive = start_time(record.client) == record.client_started and record.client > 0
         fate = fate_of(record, alive=is_alive(record), client_alive=client_alive, now=time.time())
         shape = Shape(cpus=record.cpus, memory_mib=record.memory_mib)
@@ -64,9 +69,29 @@ def adopt_all(service: Service) -> None:
         if fate is Fate.ADOPT:
             service.loop.spawn(_adopt(service, hosted))
         elif fate is Fate.STAY:
+            # It was saved, and its QEMU not ended yet.
+            kill_qemu(record)
             service.table.add(hosted)
         else:
             _remove(hosted)
+
+
+def _back_on_disk(place: Place, record: Record) -> Record:
+    """Give the record of a machine that was just being brought back when its service died.
+
+    What was saved stays until it runs: it still does.
+    """
+    if record.state not in (State.WANTED, State.STARTING) or record.owner is None:
+        return record
+    try:
+        read_saved(place.path / SAVED)
+    except MayflyError:
+        return record
+    kill_qemu(record)
+    saved = replace(record, state=State.SUSPENDED, pid=0, started=0)
+    place.write(saved)
+    log.info("machine %s is suspended, as it was", record.id)
+    return saved
 
 
 def sound_record(path: Path) -> Record | None:
@@ -94,6 +119,7 @@ def _adopt(service: Service, hosted: Hosted) -> Task:
                     raise
                 log.warning("machine %s is waited for: %s", hosted.id, error)
             yield from _answer_of(hosted)
+        yield from _set_right(hosted)
     except MayflyError as error:
         hosted.doomed = hosted.doomed or f"it cannot be taken over: {error.message}"
     hosted.busy = ""
@@ -102,6 +128,25 @@ def _adopt(service: Service, hosted: Hosted) -> Task:
         end(service, hosted, hosted.doomed)
         return
     log.info("machine %s of uid %s goes on", hosted.id, hosted.record.owner)
+
+
+def _set_right(hosted: Hosted) -> Step[None]:
+    """Have the machine run, or stand still, as is written down: something may have been under way.
+
+    Whoever was just saving it, or taking a snapshot, has stopped it, and does not let it go on.
+    """
+    machine = hosted.machine
+    assert machine is not None
+    monitor = machine.process.monitor
+    monitor.send("query-status")
+    status = (yield from replied(monitor, "query-status")).get("status")
+    wanted = {"paused": State.RUNNING, "running": State.PAUSED}.get(str(status))
+    if hosted.record.state is wanted:
+        command = "cont" if wanted is State.RUNNING else "stop"
+        monitor.send(command)
+        yield from replied(monitor, command)
+    # It runs: what was saved of it is of an earlier time.
+    shutil.rmtree(hosted.place.path / SAVED, ignore_errors=True)
 
 
 def _answer_of(hosted: Hosted) -> Step[None]:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from mayfly.errors import MayflyError, Missing
+from mayfly.errors import Conflict, MayflyError, Missing
 from mayfly.host.caller import Caller
 from mayfly.host.saving import put_away
 from mayfly.host.state import Hosted, Service
@@ -48,6 +48,10 @@ def release(service: Service, caller: Caller, message: Message) -> Step[None]:
 
 def _keep(service: Service, hosted: Hosted, reason: str) -> Step[None]:
     """Put the machine by as it is; when that cannot be, it ends."""
+    if hosted.busy:
+        what = hosted.busy
+        end(service, hosted, f"it could not be kept: it was busy ({what})")
+        raise Conflict(f"machine '{hosted.id}' cannot be kept: it is busy ({what})")
     # From here on it does not end with the process whose job ran in it.
     forget_client(service, hosted)
     hosted.write(replace(hosted.record, outlive=True, client=0, client_started=0))

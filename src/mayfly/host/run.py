@@ -76,12 +76,9 @@ def _run(
     return _settle(connection, job, result, steps)
 
 
-def make_machine(
-    connection: Connection, job: Job, steps: Steps, *, wait: bool, life_s: float | None
-) -> str:
+def make_machine(connection: Connection, fields: Mapping[str, Any], steps: Steps) -> str:
     """Get a machine that stays when this process ends; gives its id. Raises what was answered."""
     steps.phase = "start"
-    fields = claim_fields(job, wait=wait, outlive=True, life_s=life_s)
     with contextlib.closing(connection), contextlib.ExitStack() as stack:
         connection.ask("claim", fields)
         return claim(connection, steps, stack).id

@@ -23,14 +23,13 @@ from mayfly.host.network import connect
 from mayfly.host.operations import go_on, ready
 from mayfly.host.points import in_child
 from mayfly.host.rights import put_into_cgroup
-from mayfly.host.state import Hosted, Service
-from mayfly.host.watching import end, end_qemu, forget_client, watch
+from mayfly.host.state import RESUMING, SAVED, SUSPENDING, Hosted, Service
+from mayfly.host.watching import end, end_process, end_qemu, forget_client, watch
 from mayfly.host.work import Channel, Step, work
 from mayfly.model import NetworkMode, State
 
 Message = dict[str, Any]
 SAVE_LIMIT_S = 600.0
-SAVED = "saved"
 
 
 def suspend(service: Service, caller: Caller, message: Message) -> Step[None]:
@@ -58,7 +57,7 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
         suspend_machine(machine, template, image, target)
         channel.done({})
 
-    yield from in_child(service, hosted, "suspending", body)
+    yield from in_child(service, hosted, SUSPENDING, body)
     machine = hosted.machine
     assert machine is not None
     expires_at = time.time() + service.settings.kept.for_s
@@ -72,7 +71,11 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
 
 
 def _check_quota(service: Service, hosted: Hosted) -> None:
-    kept = [Held(uid=one.record.owner or 0, need=one.need) for one in service.table if one.is_saved]
+    kept = [
+        Held(uid=one.record.owner or 0, need=one.need)
+        for one in service.table
+        if one.is_saved or one.busy == SUSPENDING
+    ]
     disk_mib = hosted.record.memory_mib + hosted.need.disk_mib
     full = no_room_to_keep(hosted.record.owner or 0, disk_mib, kept, service.settings.kept)
     if full:
@@ -99,7 +102,7 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
     if lacking:
         raise Quota(f"no room to resume machine '{hosted.id}' now: {lacking}")
     before = hosted.record
-    hosted.busy = "resuming"
+    hosted.busy = RESUMING
     try:
         done = yield from work(
             _resume_body(service, hosted),
@@ -118,17 +121,18 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
         _into_cgroup(service, hosted)
         yield from _reconnect_network(service, hosted)
     except MayflyError:
-        if hosted.machine is None:
-            hosted.place.write(before)
+        # Outside of its job's cgroup, or without its network, it must not run.
+        yield from end_process(hosted)
+        hosted.write(before)
         raise
     finally:
         hosted.busy = ""
         if hosted.machine is not None:
             watch(service, hosted)
+        if hosted.doomed:
+            end(service, hosted, hosted.doomed)
     shutil.rmtree(hosted.place.path / SAVED, ignore_errors=True)
     service.logs.event(hosted.id, "resumed", now=time.time())
-    if hosted.doomed:
-        end(service, hosted, hosted.doomed)
 
 
 def _resume_body(service: Service, hosted: Hosted) -> Callable[[Channel], None]:

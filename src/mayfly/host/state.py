@@ -28,6 +28,10 @@ from mayfly.host.templates import Kind, Templates
 from mayfly.images.catalogue import Catalogue
 from mayfly.model import Shape, State
 
+SAVED = "saved"
+"""Where in its directory a machine lies that has no QEMU."""
+SUSPENDING, RESUMING = "suspending", "resuming"
+
 
 @dataclass(slots=True, eq=False)
 class Hosted:
@@ -66,7 +70,8 @@ class Hosted:
     @property
     def is_saved(self) -> bool:
         """Whether it lies on disk, with no QEMU."""
-        return self.record.state in (State.SUSPENDED, State.KEPT)
+        # One that is being brought back has its share of the host already.
+        return self.record.state in (State.SUSPENDED, State.KEPT) and self.busy != RESUMING
 
     @property
     def is_standby(self) -> bool:

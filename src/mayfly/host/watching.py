@@ -121,7 +121,7 @@ def _ending(service: Service, hosted: Hosted) -> Task:
     if machine is not None:
         if not hosted.is_standby:
             yield from save_console(service, hosted)
-        yield from _end_process(hosted)
+        yield from end_process(hosted)
     _keep_logs(service, hosted)
     hosted.place.remove()
     hosted.ended = True
@@ -135,13 +135,14 @@ def end_qemu(service: Service, hosted: Hosted) -> Step[None]:
     unwatch(service, hosted)
     hosted.busy = "ending its QEMU"
     yield from save_console(service, hosted)
-    yield from _end_process(hosted)
+    yield from end_process(hosted)
     hosted.busy = ""
     if hosted.doomed:
         end(service, hosted, hosted.doomed)
 
 
-def _end_process(hosted: Hosted) -> Step[None]:
+def end_process(hosted: Hosted) -> Step[None]:
+    """End the QEMU of a machine, if it has one, and let go of it."""
     machine = hosted.machine
     if machine is None:
         return

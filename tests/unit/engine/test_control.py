@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,32 +15,8 @@ from hypothesis import strategies as st
 from mayfly.engine import control as control_module
 from mayfly.engine.control import ANSWER_LIMIT, Control
 from mayfly.errors import Failed, MayflyError, Unavailable
-from mayfly.guest.framing import NONCE_LENGTH, Frame, Kind, Parser, pack, pack_message, pack_sync
-
-HELLO: dict[str, Any] = {"type": "hello", "protocol": 1, "protocol_min": 1, "agent": "0.1.0"}
-
-
-@dataclass
-class Guest:
-    """The other end of the port, and the descriptor that tells of QEMU's end."""
-
-    port: socket.socket
-    gone: int
-
-    def heard(self) -> list[Frame]:
-        return list(Parser(synced=True).feed(self.port.recv(1 << 20)))
-
-    def nonce(self) -> bytes:
-        (frame,) = self.heard()
-        assert frame.kind is Kind.SYNC
-        return frame.payload
-
-    def say(self, *parts: bytes | dict[str, Any]) -> None:
-        for part in parts:
-            self.port.sendall(part if isinstance(part, bytes) else pack_message(part))
-
-    def end_qemu(self) -> None:
-        os.eventfd_write(self.gone, 1)
+from mayfly.guest.framing import NONCE_LENGTH, Kind, pack, pack_message, pack_sync
+from tests.unit.engine.controls import HELLO, Guest, introduced, strange
 
 
 def guest_bytes(control: Control) -> bytes:
@@ -52,24 +26,14 @@ def guest_bytes(control: Control) -> bytes:
 
 @pytest.fixture
 def both() -> Iterator[tuple[Control, Guest]]:
-    """A control port that nobody has spoken on."""
-    ours, theirs = socket.socketpair()
-    gone = os.eventfd(0)
-    control = Control(ours, gone)
-    with theirs:
-        yield control, Guest(theirs, gone)
-    control.close()
-    os.close(gone)
+    with strange() as pair:
+        yield pair
 
 
 @pytest.fixture
-def talking(both: tuple[Control, Guest]) -> tuple[Control, Guest]:
-    """A control port on which the agent has greeted."""
-    control, guest = both
-    control.begin()
-    guest.say(pack_sync(guest.nonce()), HELLO)
-    control.hello(timeout_s=10)
-    return both
+def talking() -> Iterator[tuple[Control, Guest]]:
+    with introduced() as pair:
+        yield pair
 
 
 def greeted(control: Control, guest: Guest, *parts: bytes | dict[str, Any]) -> dict[str, Any]:
@@ -289,74 +253,6 @@ def test_another_conversation_may_begin_after_nonsense(talking: tuple[Control, G
     control.begin()
     guest.say(pack_sync(guest.nonce()), HELLO)
     assert control.hello(timeout_s=10)["agent"] == HELLO["agent"]
-
-
-def test_whether_an_answer_has_arrived_is_told_without_waiting(
-    talking: tuple[Control, Guest],
-) -> None:
-    control, guest = talking
-    first, second = control.send({"type": "a"}), control.send({"type": "b"})
-    assert not control.arrived(first)
-    text = pack_message({"type": "ok", "id": second, "of": "b"})
-    guest.say({"type": "ok", "id": [1]}, {"type": "ok", "id": None}, text[:-3])
-    assert not control.arrived(second)
-    guest.say(text[-3:])
-    assert control.arrived(second)
-    assert not control.arrived(first)
-    guest.say({"type": "ok", "id": first, "of": "a"})
-    assert control.arrived(first)
-    assert control.answer(first, "a", timeout_s=0)["of"] == "a"
-    assert control.answer(second, "b", timeout_s=0)["of"] == "b"
-
-
-def test_an_answer_is_found_behind_a_greeting_that_nobody_waited_for(
-    both: tuple[Control, Guest],
-) -> None:
-    control, guest = both
-    assert control.features is None
-    control.begin()
-    nonce = guest.nonce()
-    number = control.send({"type": "sample"})
-    greeting = {**HELLO, "features": ["refresh"]}
-    guest.say(pack_sync(nonce), greeting, {"type": "ok", "id": number})
-    assert control.arrived(number)
-    assert control.features == frozenset({"refresh"})
-
-
-def test_the_end_of_the_machine_arrives_too(talking: tuple[Control, Guest]) -> None:
-    control, guest = talking
-    number = control.send({"type": "renew"})
-    guest.end_qemu()
-    assert control.arrived(number)
-    with pytest.raises(Failed, match="ended"):
-        control.answer(number, "renew", timeout_s=1)
-
-
-@pytest.mark.parametrize("noise", [pack_message({"type": "ok", "id": 9}), b"\xff" * 8])
-def test_a_guest_that_floods_is_not_listened_to_without_end(
-    talking: tuple[Control, Guest], noise: bytes
-) -> None:
-    control, guest = talking
-    number = control.send({"type": "renew"})
-    guest.port.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            guest.port.send(noise * 1000)
-    control.arrived(number)
-    with pytest.raises((Failed, Unavailable)):
-        control.answer(number, "renew", timeout_s=0.05)
-
-
-def test_another_process_goes_on_with_ids_of_its_own() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        ids = {Control(ours, 0, begun=True).send({"type": "a"}) for _ in range(3)}
-        assert len(ids) == 3
-        control = Control(ours, 0, begun=True)
-        number = control.send({"type": "b"})
-        theirs.sendall(pack_message({"type": "ok", "id": number}))
-        assert control.answer(number, "b", timeout_s=10)["type"] == "ok"
-        control.close()
 
 
 # --- the end -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from mayfly.engine.process import Bounds, bounds_for, isolation_for, namespaces_
 from mayfly.model import Shape
 from mayfly.units import GIB, MIB
 from tests.unit.engine.machines import QEMU as AT_HOME
+from tests.unit.engine.machines import sleeping
 
 QEMU = replace(AT_HOME, root="/srv/tree")
 
@@ -111,3 +113,37 @@ def test_a_user_may_make_namespaces_unless_the_host_forbids_it(
     assert namespaces_work() is work
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert namespaces_work()
+
+
+# --- while it runs -------------------------------------------------------------------------------
+
+
+def test_a_process_may_write_more_for_a_while() -> None:
+    with sleeping() as child:
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1000, 10_000))
+        assert process.file_limit(child.pid) == 1000
+        with process.writing(child.pid, 5000):
+            assert process.file_limit(child.pid) == 5000
+        with process.writing(child.pid, 10):
+            assert process.file_limit(child.pid) == 1000
+        with pytest.raises(KeyError), process.writing(child.pid, 10_000):
+            raise KeyError
+        assert process.file_limit(child.pid) == 1000
+
+
+def test_a_limit_that_cannot_be_raised_stays() -> None:
+    with sleeping() as child:
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1000, 1000))
+        with process.writing(child.pid, 5000):
+            # Only a process with CAP_SYS_RESOURCE may exceed what it once was given.
+            assert process.file_limit(child.pid) in (1000, 5000)
+        assert process.file_limit(child.pid) == 1000
+
+
+def test_what_has_ended_or_has_no_limit_is_not_limited() -> None:
+    with sleeping() as child:
+        assert process.file_limit(child.pid) == sys.maxsize
+        child.kill()
+        child.wait()
+        process.limit_files(child.pid, 1000)
+        assert process.file_limit(child.pid) == sys.maxsize

@@ -48,6 +48,12 @@ class Script:
     """Where each start leaves a file."""
 
 
+def _send(port: socket.socket, data: bytes) -> None:
+    """Who asked may be gone."""
+    with contextlib.suppress(OSError):
+        port.sendall(data)
+
+
 class _Qemu:
     """The body of the process."""
 
@@ -55,6 +61,7 @@ class _Qemu:
         self._script = script
         self._selector = selectors.DefaultSelector()
         self._parser = Parser()
+        self._status = "running"
         for name in SOCKETS:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(place / name))
@@ -72,7 +79,7 @@ class _Qemu:
     def _accept(self, name: str, listener: socket.socket) -> None:
         port = listener.accept()[0]
         if name == "qmp":
-            port.sendall(b'{"QMP": {}}\n')
+            _send(port, b'{"QMP": {}}\n')
         self._parser = Parser() if name == "control" else self._parser
         hear = {"qmp": self._command, "control": self._request}.get(name, self._nothing)
         self._on(port, lambda: self._hear(port, hear))
@@ -96,22 +103,27 @@ class _Qemu:
             name = asked["execute"]
             for after, event in self._script.events:
                 if after == name:
-                    port.sendall(json.dumps(event).encode() + b"\n")
+                    _send(port, json.dumps(event).encode() + b"\n")
             if name in self._script.deaf:
                 continue
-            value = self._script.console if name == "ringbuf-read" else {}
-            port.sendall(json.dumps({"return": value, "id": asked["id"]}).encode() + b"\n")
+            self._status = {"stop": "paused", "cont": "running"}.get(name, self._status)
+            value = self._value(name)
+            _send(port, json.dumps({"return": value, "id": asked["id"]}).encode() + b"\n")
+
+    def _value(self, command: str) -> object:
+        known = {"ringbuf-read": self._script.console, "query-status": {"status": self._status}}
+        return known.get(command, {})
 
     def _request(self, port: socket.socket, data: bytes) -> None:
         for frame in self._parser.feed(data):
             if frame.kind is Kind.SYNC:
-                port.sendall(pack_sync(frame.payload) + pack_message(HELLO))
+                _send(port, pack_sync(frame.payload) + pack_message(HELLO))
                 continue
             asked = frame.message
             answer = {"type": "ok", "id": asked["id"]}
             if asked["type"] == "claim" and self._script.claim_fails:
                 answer |= {"type": "error", "reason": self._script.claim_fails}
-            port.sendall(pack_message(answer))
+            _send(port, pack_message(answer))
 
     def _nothing(self, port: socket.socket, data: bytes) -> None:
         """Sessions and shares are the client's own business."""

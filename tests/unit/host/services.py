@@ -24,9 +24,9 @@ from mayfly.host.metrics import Metrics
 from mayfly.host.peer import Peer
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings, Standby
-from mayfly.host.state import Hosted, Hot, Service
+from mayfly.host.state import Hosted, Hot, Service, host_memory_mib
 from mayfly.host.templates import Templates
-from mayfly.host.watching import end
+from mayfly.host.watching import end, forget_client, unwatch
 from mayfly.images.catalogue import DISK, Catalogue
 from mayfly.images.record import RECORD, Facts, make_record, write_record
 from mayfly.model import Shape
@@ -47,7 +47,7 @@ def add_image(images: Path, name: str) -> None:
     write_record(place / RECORD, make_record(name, place / DISK, facts))
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Asked:
     """A client, and what it was told so far."""
 
@@ -96,6 +96,10 @@ class Asked:
         """Ask and wait for the answer."""
         self.send(op, **fields)
         return self.answer()
+
+    def why_not(self, op: str, **fields: Any) -> MayflyError:
+        """Ask for what is refused; gives the reason."""
+        return refused(lambda: self.ask(op, **fields))
 
     def claim(self, **fields: Any) -> dict[str, Any]:
         """Ask for a machine and wait for it."""
@@ -189,6 +193,11 @@ class Desk:
         """How many machines were begun so far."""
         return len(list((self.top / "begun").iterdir())) if (self.top / "begun").exists() else 0
 
+    @property
+    def host_mib(self) -> int:
+        """Give the memory of this computer."""
+        return host_memory_mib()
+
     def only(self) -> Hosted:
         """Give the one machine that there is."""
         (hosted,) = self.service.table
@@ -203,6 +212,26 @@ class Desk:
         """Wait until there is no machine, nor anything of one."""
         self.until(lambda: list(self.service.table) == [], "the end of all machines")
         assert self.places() == []
+
+    def lose_callers(self) -> None:
+        """Lose the connections, as a service that is killed does; their clients go on."""
+        for hosted in self.service.table:
+            hosted.caller = None
+
+    def die(self) -> None:
+        """Lose what a service that is killed loses; machines and files stay."""
+        for client in self.clients:
+            client.close()
+        self.until(lambda: not self.service.callers, "the clients to be gone")
+        for hosted in self.service.table:
+            unwatch(self.service, hosted)
+            forget_client(self.service, hosted)
+            if hosted.machine is not None:
+                hosted.machine.control.close()
+                hosted.machine.process.let_go()
+            hosted.ended = True
+            hosted.place.release()
+        self.service.table.machines.clear()
 
     def close(self) -> None:
         """End everything; a machine that cannot be ended fails the test."""

@@ -172,3 +172,11 @@ def test_the_page_has_a_line_for_each_metric() -> None:
     for name, _, labels in rows:
         used = {label for _, pairs in families[name].samples for label, _ in pairs} - {"le"}
         assert set(re.findall(r"`(\w+)`", labels)) == used, name
+
+
+def test_a_link_in_the_collectors_directory_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / ".mayfly.prom.new").symlink_to(target)
+    assert write_metrics(tmp_path / "mayfly.prom", "text\n") == ""
+    assert (target.read_text(), (tmp_path / "mayfly.prom").read_text()) == ("mine", "text\n")
