@@ -30,6 +30,7 @@ ROOMS = {
         alone=frozenset({"guest"}),
     ),
     "images": Room(imports=TRUNK),
+    "policy": Room(imports=TRUNK),
     "host": Room(imports=TRUNK | {"engine", "images"}),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "host"}),
     "cli": Room(imports=TRUNK | {"wiring", "engine", "images", "host"}, foreign=CLICK),
