@@ -1,0 +1,1 @@
+"""Trust in images: signed HEPiX image lists, who may sign them, and what that says of an image."""

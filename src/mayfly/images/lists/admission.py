@@ -1,0 +1,201 @@
+"""Whether an image may be used now, who vouches for it, and if nobody does, why: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from mayfly.errors import Untrusted
+from mayfly.images.lists.check import Principal
+from mayfly.images.lists.model import ListedImage, show_time
+from mayfly.images.lists.rules import Refusal, Rule
+from mayfly.images.lists.subscriptions import Accepted, Subscription
+
+
+class Standing(StrEnum):
+    """How a subscribed list stands now."""
+
+    TRUSTED = "trusted"
+    NEVER_SEEN = "never-seen"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    """It was accepted, and is refused now: its signer was revoked, say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voucher:
+    """A list that has the image, and holds."""
+
+    identifier: str
+    title: str
+    version: str
+    endorser: Principal
+    """Who signed the list."""
+    image_endorser: Principal | None
+    """Who made the image, where the site asked for that word."""
+    image: ListedImage
+    until: datetime
+
+    def __str__(self) -> str:
+        by = f", made by {self.image_endorser.dn}" if self.image_endorser else ""
+        return (
+            f"list {self.title!r} ({self.identifier}), version {self.version}, "
+            f"endorsed by {self.endorser.dn}{by}, until {show_time(self.until)}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What holds for one image now."""
+
+    sha512: str
+    vouchers: tuple[Voucher, ...]
+    """The one that holds longest comes first."""
+    refusals: tuple[Refusal, ...]
+    """Why not, for each list that knows it; a blocked image has only that."""
+
+    @property
+    def trusted(self) -> bool:
+        """Tell whether the image may be used."""
+        return bool(self.vouchers)
+
+    @property
+    def until(self) -> datetime | None:
+        """Give the time until which somebody vouches for it, as things stand."""
+        return self.vouchers[0].until if self.vouchers else None
+
+    def __str__(self) -> str:
+        if self.vouchers:
+            return f"trusted: {self.vouchers[0]}"
+        return f"refused: {self.refusals[0]}"
+
+    def error(self, name: str) -> Untrusted:
+        """Give the error that refuses the image."""
+        return self.refusals[0].error(f"image '{name}'")
+
+
+def admission(
+    sha512: str,
+    subscriptions: Iterable[Subscription],
+    *,
+    blocked: Mapping[str, str],
+    now: datetime,
+) -> Admission:
+    """Say whether an image may be used now.
+
+    One list that has it is enough; what a list takes back binds only that list. ``blocked`` is the
+    site admin's own word, SHA-512 to reason, and comes before all lists.
+    """
+    wanted = sha512.lower()
+    if wanted in blocked:
+        reason = f"this site has blocked it: {blocked[wanted] or 'no reason was given'}"
+        return _none(wanted, [Refusal(rule=Rule.BLOCKED, detail=reason)])
+    answers = [_answer(wanted, each, now) for each in subscriptions]
+    vouchers = [each for each in answers if isinstance(each, Voucher)]
+    refusals = [each for each in answers if isinstance(each, Refusal)]
+    if not vouchers and not refusals:
+        return _none(wanted, [Refusal(rule=Rule.UNENDORSED, detail="no subscribed list has it")])
+    return Admission(
+        sha512=wanted,
+        vouchers=tuple(sorted(vouchers, key=lambda each: each.until, reverse=True)),
+        refusals=tuple(refusals),
+    )
+
+
+def _none(sha512: str, refusals: list[Refusal]) -> Admission:
+    return Admission(sha512=sha512, vouchers=(), refusals=tuple(refusals))
+
+
+def standing(subscription: Subscription, now: datetime) -> Standing:
+    """Say how a list stands now."""
+    accepted = subscription.accepted
+    if accepted is None:
+        return Standing.NEVER_SEEN
+    if subscription.withdrawn is not None:
+        return Standing.WITHDRAWN
+    return Standing.EXPIRED if now > accepted.until else Standing.TRUSTED
+
+
+def _answer(sha512: str, subscription: Subscription, now: datetime) -> Voucher | Refusal | None:
+    """Give what one list says of an image; None when it never had it."""
+    accepted = subscription.accepted
+    if accepted is None:
+        return None
+    found = [each for each in accepted.images if each.image.sha512 == sha512]
+    refusal = _taken_back(sha512, accepted)
+    if not found:
+        return refusal or _removed(sha512, subscription, accepted)
+    if refusal := refusal or _list_refusal(subscription, accepted, now):
+        return refusal
+    # The same file may be in a list under several names.
+    held = max(found, key=lambda each: (each.refusal is None, each.until))
+    if held.refusal is not None:
+        return held.refusal
+    if now > held.until:
+        return Refusal(
+            rule=Rule.IMAGE_EXPIRED,
+            detail=f"{held.image.title!r} of {_named(accepted)} expired at {show_time(held.until)}",
+        )
+    return Voucher(
+        identifier=subscription.identifier,
+        title=accepted.title,
+        version=accepted.version,
+        endorser=accepted.signer,
+        image_endorser=held.by,
+        image=held.image,
+        until=held.until,
+    )
+
+
+def _named(accepted: Accepted) -> str:
+    return f"the list {accepted.title!r}, version {accepted.version}"
+
+
+def _list_refusal(subscription: Subscription, accepted: Accepted, now: datetime) -> Refusal | None:
+    match standing(subscription, now):
+        case Standing.EXPIRED:
+            detail = f"{_named(accepted)} expired at {show_time(accepted.until)}"
+            return Refusal(rule=Rule.EXPIRED, detail=detail)
+        case Standing.WITHDRAWN:
+            assert subscription.withdrawn is not None
+            detail = f"{_named(accepted)}: {subscription.withdrawn.detail}"
+            return Refusal(rule=subscription.withdrawn.rule, detail=detail)
+        case Standing.TRUSTED | Standing.NEVER_SEEN:
+            return None
+
+
+def _taken_back(sha512: str, accepted: Accepted) -> Refusal | None:
+    for revoked in accepted.revoked:
+        if revoked.sha512 == sha512:
+            when = show_time(revoked.revoked_at)
+            detail = f"{_named(accepted)} took it back at {when}: {revoked.reason}"
+            return Refusal(rule=Rule.IMAGE_REVOKED, detail=detail)
+    return None
+
+
+def _removed(sha512: str, subscription: Subscription, accepted: Accepted) -> Refusal | None:
+    for former in subscription.former:
+        if former.sha512 == sha512:
+            detail = (
+                f"{_named(accepted)} has {former.title!r}, version {former.version}, no more; "
+                f"seen at {show_time(former.gone_at)}"
+            )
+            return Refusal(rule=Rule.IMAGE_REMOVED, detail=detail)
+    return None
+
+
+def no_longer_trusted(
+    running: Iterable[str],
+    subscriptions: Iterable[Subscription],
+    *,
+    blocked: Mapping[str, str],
+    now: datetime,
+) -> Iterator[tuple[str, Refusal]]:
+    """Give the images, of those that machines run, that may be used no more, and why."""
+    lists = tuple(subscriptions)
+    for sha512 in running:
+        found = admission(sha512, lists, blocked=blocked, now=now)
+        if not found.trusted:
+            yield sha512, found.refusals[0]
