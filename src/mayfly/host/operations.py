@@ -12,19 +12,22 @@ from mayfly.engine.process import connect_socket
 from mayfly.engine.renewal import refresh_request
 from mayfly.errors import Conflict, Failed
 from mayfly.host.caller import Caller
+from mayfly.host.loop import Wait
 from mayfly.host.machines import as_item, may_enter, own
 from mayfly.host.qemu import answered, replied
-from mayfly.host.state import Hosted, Service
+from mayfly.host.state import RESUMING, Hosted, Service
 from mayfly.host.watching import occupied
 from mayfly.host.work import Step
 from mayfly.model import State
 
 Message = dict[str, Any]
+PATIENCE_S = 10.0
+MOMENT_S = 0.02
 
 
 def pause(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Stop a machine's CPUs; its memory stays."""
-    hosted = ready(service, caller, message, State.RUNNING)
+    hosted = yield from ready(service, caller, message, State.RUNNING)
     with occupied(service, hosted, "pausing") as machine:
         machine.process.monitor.send("stop")
         yield from replied(machine.process.monitor, "stop")
@@ -50,7 +53,7 @@ def go_on(service: Service, hosted: Hosted) -> Step[None]:
 
 def enter(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Give the session port of a machine in which no job of a client runs."""
-    hosted = ready(service, caller, message, State.RUNNING)
+    hosted = yield from ready(service, caller, message, State.RUNNING)
     may_enter(service, caller, hosted)
     if hosted.caller is not None or hosted.client >= 0:
         raise Conflict(
@@ -70,9 +73,13 @@ def enter(service: Service, caller: Caller, message: Message) -> Step[None]:
     yield from ()
 
 
-def ready(service: Service, caller: Caller, message: Message, *states: State) -> Hosted:
+def ready(service: Service, caller: Caller, message: Message, *states: State) -> Step[Hosted]:
     """Give the machine that a request names; raises ``Conflict`` when it is not in such a state."""
     hosted = own(service, caller, message)
+    deadline = time.monotonic() + PATIENCE_S
+    while hosted.busy == RESUMING and time.monotonic() < deadline:
+        # Whoever resumed it was told so already; what it must prove first takes a moment longer.
+        yield Wait(seconds=MOMENT_S)
     if hosted.busy:
         raise Conflict(f"machine '{hosted.id}' is busy: {hosted.busy}", hint="try again")
     if hosted.record.state not in states:

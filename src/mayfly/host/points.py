@@ -26,7 +26,7 @@ WORK_LIMIT_S = 600.0
 
 def snapshot(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Remember a machine as it is now."""
-    hosted = ready(service, caller, message, State.RUNNING, State.PAUSED)
+    hosted = yield from ready(service, caller, message, State.RUNNING, State.PAUSED)
     name = text_of(message, "point", 40)
     yield from _act(service, hosted, "taking a snapshot", lambda one: save_snapshot(one, name))
     service.logs.event(hosted.id, f"snapshot '{name}'", now=time.time())
@@ -35,7 +35,7 @@ def snapshot(service: Service, caller: Caller, message: Message) -> Step[None]:
 
 def snapshots(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Answer with the points that a machine can be taken back to."""
-    hosted = ready(service, caller, message, State.RUNNING, State.PAUSED)
+    hosted = yield from ready(service, caller, message, State.RUNNING, State.PAUSED)
     found: list[dict[str, Any]] = []
 
     def look(machine: Machine, channel: Channel) -> None:
@@ -52,7 +52,7 @@ def snapshots(service: Service, caller: Caller, message: Message) -> Step[None]:
 
 def revert(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Take a machine back to a point; who has entered it is thrown out."""
-    hosted = ready(service, caller, message, State.RUNNING, State.PAUSED)
+    hosted = yield from ready(service, caller, message, State.RUNNING, State.PAUSED)
     if hosted.caller is not None:
         raise Conflict(
             f"a job runs in machine '{hosted.id}': its output cannot be taken back",

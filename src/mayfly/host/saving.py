@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mayfly.engine.machine import Machine, Order
 from mayfly.engine.network.attach import NetworkPlan
 from mayfly.engine.reattach import handles, rebuild
 from mayfly.engine.records import read_record
-from mayfly.engine.resume import resume as resume_saved
+from mayfly.engine.refresh import Refreshing, begin_refresh, end_refresh
+from mayfly.engine.resume import bring_back as bring_machine_back
+from mayfly.engine.suspend import flush_saved
 from mayfly.engine.suspend import suspend as suspend_machine
 from mayfly.engine.template import find_template
 from mayfly.errors import Conflict, MayflyError, Quota
 from mayfly.host.caller import Caller
 from mayfly.host.limits import Held, no_room_to_keep
+from mayfly.host.loop import Task, Wait
 from mayfly.host.machines import as_item, may_enter
 from mayfly.host.network import connect
 from mayfly.host.operations import go_on, ready
 from mayfly.host.points import in_child
+from mayfly.host.qemu import replied
 from mayfly.host.rights import put_into_cgroup
 from mayfly.host.state import RESUMING, SAVED, SUSPENDING, Hosted, Service
 from mayfly.host.watching import end, end_process, end_qemu, forget_client, watch
@@ -30,11 +36,14 @@ from mayfly.model import NetworkMode, State
 
 Message = dict[str, Any]
 SAVE_LIMIT_S = 600.0
+PROOF_LIMIT_S = 60.0
+
+log = logging.getLogger("mayfly.host")
 
 
 def suspend(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Write a machine to disk and free its memory."""
-    hosted = ready(service, caller, message, State.RUNNING, State.PAUSED)
+    hosted = yield from ready(service, caller, message, State.RUNNING, State.PAUSED)
     if hosted.caller is not None or hosted.visitor is not None:
         raise Conflict(
             f"somebody is connected to machine '{hosted.id}', whose streams cannot be put on disk",
@@ -54,7 +63,7 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
         template = None
 
     def body(machine: Machine, channel: Channel) -> None:
-        suspend_machine(machine, template, image, target)
+        suspend_machine(machine, template, image, target, flush=False)
         channel.done({})
 
     yield from in_child(service, hosted, SUSPENDING, body)
@@ -67,7 +76,22 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
     yield from end_qemu(service, hosted)
     forget_client(service, hosted)
     service.logs.event(hosted.id, f"{state.value}: {reason}", now=time.time())
+    service.loop.spawn(_flush(target))
     service.changed()
+
+
+def _flush(saved: Path) -> Task:
+    """Have a saved machine on the disk before long; its owner need not wait for that."""
+
+    def body(channel: Channel) -> None:
+        flush_saved(saved)
+        channel.done({})
+
+    try:
+        yield from work(body, name=f"flushing {saved}", limit_s=SAVE_LIMIT_S)
+    except MayflyError as error:
+        # It may have been resumed, or deleted, meanwhile.
+        log.info("%s", error.message)
 
 
 def _check_quota(service: Service, hosted: Hosted) -> None:
@@ -87,12 +111,13 @@ def _check_quota(service: Service, hosted: Hosted) -> None:
 
 def resume(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Let a paused, suspended or kept machine go on."""
-    hosted = ready(service, caller, message, State.PAUSED, State.SUSPENDED, State.KEPT)
+    hosted = yield from ready(service, caller, message, State.PAUSED, State.SUSPENDED, State.KEPT)
     if hosted.record.state is State.PAUSED:
         yield from go_on(service, hosted)
     else:
         may_enter(service, caller, hosted)
         yield from bring_back(service, hosted, caller)
+        return
     caller.ok({"machine": as_item(hosted)})
 
 
@@ -120,10 +145,16 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
         hosted.write(replace(hosted.record, reason="", expires_at=None))
         _into_cgroup(service, hosted)
         yield from _reconnect_network(service, hosted)
-    except MayflyError:
-        # Outside of its job's cgroup, or without its network, it must not run.
+        underway = yield from _begin_to_run(hosted)
+        caller.ok({"machine": as_item(hosted)})
+        yield from _prove(hosted, underway)
+    except MayflyError as error:
+        # Outside of its job's cgroup, without its network, or repeating itself it must not run.
         yield from end_process(hosted)
         hosted.write(before)
+        service.logs.event(hosted.id, f"not resumed: {error.message}", now=time.time())
+        if not caller.asking:
+            return
         raise
     finally:
         hosted.busy = ""
@@ -133,6 +164,24 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
             end(service, hosted, hosted.doomed)
     shutil.rmtree(hosted.place.path / SAVED, ignore_errors=True)
     service.logs.event(hosted.id, "resumed", now=time.time())
+
+
+def _begin_to_run(hosted: Hosted) -> Step[Refreshing]:
+    machine = hosted.machine
+    assert machine is not None
+    machine.process.monitor.send("cont")
+    yield from replied(machine.process.monitor, "cont")
+    return begin_refresh(machine)
+
+
+def _prove(hosted: Hosted, underway: Refreshing) -> Step[None]:
+    """See that the machine has random numbers of its own, and the right time."""
+    machine = hosted.machine
+    assert machine is not None
+    deadline = time.monotonic() + PROOF_LIMIT_S
+    while not machine.control.arrived(underway.number) and time.monotonic() < deadline:
+        yield Wait(fds=(machine.control.fileno(),), seconds=1.0)
+    end_refresh(machine, underway, hosted.place.path / SAVED)
 
 
 def _resume_body(service: Service, hosted: Hosted) -> Callable[[Channel], None]:
@@ -147,7 +196,9 @@ def _resume_body(service: Service, hosted: Hosted) -> Callable[[Channel], None]:
 
     def body(channel: Channel) -> None:
         saved = place.path / SAVED
-        machine = resume_saved(engine, saved, image, order, channel.report, (record.id, place))
+        machine = bring_machine_back(
+            engine, saved, image, order, channel.report, (record.id, place)
+        )
         try:
             channel.done({}, handles(machine))
         except BaseException:

@@ -36,11 +36,17 @@ def test_one_that_died_is_replaced(desk: Desk) -> None:
     assert desk.made == 2
 
 
-def test_those_who_missed_one_make_them_more(desk: Desk) -> None:
+def test_those_who_missed_one_make_them_more(desk: Desk, tmp_path: Path) -> None:
     desk.keep_ready()
+    desk.script(gate=tmp_path / "gate")
     clients = [desk.connect() for _ in range(3)]
     for client in clients:
         client.send("claim", **claim_fields())
+    desk.until(
+        lambda: sum(one.record.owner is not None for one in desk.service.table) == 3,
+        "a machine for each",
+    )
+    (tmp_path / "gate").touch()
     assert sorted(client.answer()["path"] for client in clients) == ["clone", "clone", "standby"]
     for client in clients:
         client.close()

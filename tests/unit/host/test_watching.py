@@ -213,5 +213,5 @@ def test_no_descriptor_stays_open(desk: Desk) -> None:
     for _ in range(3):
         with_machine(desk).close()
         desk.emptied()
-        desk.settle()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    desk.until(lambda: sorted(os.listdir("/proc/self/fd")) == before, "all to be closed")
+    assert desk.made == 4

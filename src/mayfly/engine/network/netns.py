@@ -27,6 +27,8 @@ from mayfly.errors import Failed, Unavailable
 
 TUN = "/dev/net/tun"
 GATEWAY = "10.0.2.2"
+GATEWAY_MAC = bytes.fromhex("5254006d6602")
+"""The same for each: a machine that was suspended remembers it, and gets another tap device."""
 NETMASK = "255.255.255.0"
 PROXY_PORT = 3128
 UPLINK_ADDRESS = "10.0.3.2"
@@ -39,6 +41,8 @@ _IFF_NO_PI = 0x1000
 _SIOCSIFFLAGS = 0x8914
 _SIOCSIFADDR = 0x8916
 _SIOCSIFNETMASK = 0x891C
+_SIOCSIFHWADDR = 0x8924
+_ARPHRD_ETHER = 1
 _IFF_UP = 1
 
 _SYSCTLS = {
@@ -211,6 +215,8 @@ def open_tap(name: str) -> int:
     # No IFF_VNET_HDR: the machine's template was made with a card that has no offloads.
     try:
         fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        words = struct.pack("16sH6s16x", name.encode(), _ARPHRD_ETHER, GATEWAY_MAC)
+        fcntl.ioctl(tap, _SIOCSIFHWADDR, words)
     except OSError as error:
         os.close(tap)
         if error.errno != errno.EPERM:
