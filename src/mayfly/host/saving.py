@@ -31,7 +31,7 @@ from mayfly.host.qemu import replied
 from mayfly.host.rights import put_into_cgroup
 from mayfly.host.state import RESUMING, SAVED, SUSPENDING, Hosted, Service
 from mayfly.host.watching import end, end_process, end_qemu, forget_client, watch
-from mayfly.host.work import Channel, Step, work
+from mayfly.host.work import Channel, Done, Step, work
 from mayfly.model import NetworkMode, State
 
 Message = dict[str, Any]
@@ -136,13 +136,7 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
             heard=caller.progress,
             limit_s=SAVE_LIMIT_S,
         )
-        record = read_record(hosted.place.path)
-        hosted.record = replace(
-            before, pid=record.pid, started=record.started, state=State.RUNNING, outlive=True
-        )
-        hosted.machine = rebuild(hosted.record, hosted.place, done.fds)
-        hosted.signs = None
-        hosted.write(replace(hosted.record, reason="", expires_at=None))
+        _take_hold(hosted, done)
         _into_cgroup(service, hosted)
         yield from _reconnect_network(service, hosted)
         underway = yield from _begin_to_run(hosted)
@@ -164,6 +158,17 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
             end(service, hosted, hosted.doomed)
     shutil.rmtree(hosted.place.path / SAVED, ignore_errors=True)
     service.logs.event(hosted.id, "resumed", now=time.time())
+
+
+def _take_hold(hosted: Hosted, done: Done) -> None:
+    """Take the machine that a child has brought back over from it."""
+    made = read_record(hosted.place.path)
+    hosted.record = replace(
+        hosted.record, pid=made.pid, started=made.started, state=State.RUNNING, outlive=True
+    )
+    hosted.machine = rebuild(hosted.record, hosted.place, done.fds)
+    hosted.signs = None
+    hosted.write(replace(hosted.record, reason="", expires_at=None))
 
 
 def _begin_to_run(hosted: Hosted) -> Step[Refreshing]:
