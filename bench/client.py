@@ -120,6 +120,7 @@ class Children:
         stdin: int = subprocess.DEVNULL,
         stdout: int | None = None,
         bare: bool = False,
+        pass_fds: Sequence[int] = (),
     ) -> Child:
         """Start a process in a session of its own: a Ctrl-C reaches us alone, and we end it.
 
@@ -135,6 +136,7 @@ class Children:
             cwd="/",
             env=self.env,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         child = Child(
             argv=argv, process=process, began=began, output=output, errors=errors, bare=bare
@@ -152,6 +154,12 @@ class Children:
         yield child
         self.forget(child)
 
+    def stop(self, child: Child) -> None:
+        """End a process that need not have ended."""
+        if child in self._running:
+            self._running.remove(child)
+            child.end()
+
     def forget(self, child: Child) -> None:
         """Let go of a process that has ended."""
         self._running.remove(child)
@@ -159,8 +167,11 @@ class Children:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Give the environment of a ``mayfly`` with that home, as after an ordinary installation."""
-    env = {**os.environ, "MAYFLY_HOME": str(home)}
+    """Give the environment of a ``mayfly`` with that home, as after an ordinary installation.
+
+    No service is asked: a bench that wants one names its own.
+    """
+    env = {**os.environ, "MAYFLY_HOME": str(home), "MAYFLY_HOST_SOCKET": "none"}
     # Compiled modules are kept, as pip keeps them.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     # One more directory to search costs each import a little.

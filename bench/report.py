@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ class Findings:
 def median(values: Iterable[float]) -> float:
     """Give the middle value; of an even number the mean of the two in the middle."""
     return statistics.median(values)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Give the least value that so many percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def quantiles(values: Sequence[float]) -> str:
+    """Show the percentiles of times in seconds that people ask for."""
+    words = [f"p{percent} {percentile(values, percent):.3f}" for percent in (50, 95, 99)]
+    return f"{', '.join(words)} s (n={len(values)})"
 
 
 def spread(values: Sequence[float]) -> str:

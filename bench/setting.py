@@ -8,18 +8,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.client import MAYFLY, REPOSITORY, BenchError, Child, Children, environment
 from mayfly.config import Paths, load_settings
 from mayfly.engine.template import Engine, Template, find_template
 from mayfly.errors import Missing
+from mayfly.images.build import build
+from mayfly.images.recipe import find_recipe
 from mayfly.model import Image, Shape
 from mayfly.wiring import catalogue_of, engine_for
 
 IMAGE = "debian-12"
 STOCK = "stock-12"
+BENCH_IMAGE = "bench-12"
+"""Made for the benches: Debian 12 with fio, iperf3 and a kernel that knows emulated devices."""
+BENCH_RECIPE = replace(
+    find_recipe("debian-12"), packages=("fio", "iperf3"), kernel="linux-image-amd64"
+)
 BUILD_LIMIT_S = 1800.0
 
 
@@ -36,6 +43,14 @@ class Counts:
     passes: int
     files: int
     leftovers: int
+    backend_rounds: int
+    backend_s: float
+    hot: int
+    sustained_s: float
+    crowd: int
+    inside: int
+    saves: int
+    reverts: int
 
 
 FULL = Counts(
@@ -48,6 +63,14 @@ FULL = Counts(
     passes=3,
     files=15,
     leftovers=200,
+    backend_rounds=5,
+    backend_s=1.0,
+    hot=200,
+    sustained_s=300.0,
+    crowd=100,
+    inside=9,
+    saves=7,
+    reverts=9,
 )
 QUICK = Counts(
     pairs=3,
@@ -59,6 +82,14 @@ QUICK = Counts(
     passes=1,
     files=3,
     leftovers=12,
+    backend_rounds=1,
+    backend_s=0.5,
+    hot=6,
+    sustained_s=20.0,
+    crowd=12,
+    inside=1,
+    saves=1,
+    reverts=2,
 )
 
 
@@ -89,13 +120,7 @@ class Setting:
 
     def warm(self, image: str = IMAGE) -> tuple[Engine, Template, Image]:
         """Have the image and its template, in memory; gives all three."""
-        engine = self.engine()
-        try:
-            found = catalogue_of(engine.paths).find(image)
-        except Missing:
-            self.say(f"making image {image}")
-            self._make(image)
-            found = catalogue_of(engine.paths).find(image)
+        engine, found = self.engine(), self.image(image)
         self.say(f"warming up {image}")
         for _ in range(2):
             self.run("run", image, "--no-workdir", "--", "true")
@@ -106,7 +131,21 @@ class Setting:
             raise BenchError(f"'mayfly run {image}' made no template in {engine.paths.templates}")
         return engine, template, found
 
+    def image(self, name: str) -> Image:
+        """Have an image; it is made when it is missing."""
+        catalogue = catalogue_of(Paths.for_user({"MAYFLY_HOME": str(self.home)}))
+        try:
+            return catalogue.find(name)
+        except Missing:
+            self.say(f"making image {name}")
+            self._make(name)
+            return catalogue.find(name)
+
     def _make(self, image: str) -> None:
+        if image == BENCH_IMAGE:
+            catalogue = catalogue_of(Paths.for_user({"MAYFLY_HOME": str(self.home)}))
+            build(BENCH_RECIPE, catalogue, name=image)
+            return
         if image != STOCK:
             self.run("image", "build", image, limit_s=BUILD_LIMIT_S)
             return
