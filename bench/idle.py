@@ -44,6 +44,7 @@ def _closed(there: list[socket.socket], until: float, *, everybody: bool) -> Non
         for connection in select.select(there, [], [], left)[0]:
             if not connection.recv(65536):
                 there.remove(connection)
+                connection.close()
 
 
 if __name__ == "__main__":
