@@ -12,7 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -147,10 +148,11 @@ class Soak:
 
 def main(words: Sequence[str]) -> int:
     """Run it; gives the exit status: 1 when anything did not hold."""
-    options = parse(words)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # What was started is ended, and the record kept; also where a shell ignores Ctrl-C.
-        signal.signal(number, _stop)
+    with _stopped_by_signals():
+        return _soak(parse(words))
+
+
+def _soak(options: argparse.Namespace) -> int:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     tally = _tally(out, options.seed)
@@ -169,6 +171,18 @@ def main(words: Sequence[str]) -> int:
         if not tally.wrong:
             shutil.rmtree(top, ignore_errors=True)
     return _tell(tally, out)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End what was started, and keep the record; also where a shell ignores Ctrl-C."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, _stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ most = 4
 """
 UID_FIRST = 0x6D63_0000
 UIDS = 65_536
+LISTENS_S = 60.0
+POLL_S = 0.05
 
 
 @dataclass(slots=True)
@@ -71,6 +74,17 @@ class Supervised:
             )
         self.starts += 1
 
+    def begin(self) -> None:
+        """Start it, and wait until it listens: a client that finds no socket does without it."""
+        self.keep_up()
+        deadline = time.monotonic() + LISTENS_S
+        while not self.socket.exists():
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the service ended: {(self.top / 'service.log').read_text()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the service does not listen after {LISTENS_S:.0f} s")
+            time.sleep(POLL_S)
+
     def ask(self, *words: str, timeout_s: float = 60) -> Any:
         """Run a command that prints JSON; None when it failed."""
         done = subprocess.run(
@@ -95,8 +109,8 @@ class Supervised:
 def supervised(home: Path, top: Path) -> Iterator[Supervised]:
     """Have a service in a directory of its own."""
     service = Supervised(home=home, top=top)
-    service.keep_up()
     try:
+        service.begin()
         yield service
     finally:
         service.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from soak import holds
+from soak import service as soak_service
 from soak.jobs import Kind, Running, draw
+from soak.main import main
 from soak.plot import draw as draw_plot
 from soak.service import Supervised
 from tests.integration.waiting import wait_until
@@ -142,6 +145,25 @@ def test_a_service_that_does_not_answer_is_wrong(
 ) -> None:
     monkeypatch.setattr(Supervised, "ask", lambda *_, **__: None)
     assert holds.settled(answers.supervised) == ["the service does not answer"]
+
+
+def test_a_service_that_cannot_start_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak_service, "CONFIG", "nonsense")
+    with (
+        pytest.raises(RuntimeError, match=r"the service ended: .*is not TOML"),
+        soak_service.supervised(tmp_path, tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_handlers_of_signals_are_as_before(tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit):
+        main(["--kills", "many", "--out", str(tmp_path)])
+    assert signal.getsignal(number) is before
 
 
 def test_a_record_is_drawn(tmp_path: Path) -> None:

@@ -146,12 +146,21 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     asked = early.take({} if own or options.detach else fields) if early else None
     if asked is not None:
         return run_hosted(asked, job, steps, None)
-    connection = None if own else client.connect(client.socket_path())
+    connection = None if own else _connect(progress)
     if options.detach:
         return _detached(options, job, connection, steps)
     if connection is not None:
         return run_hosted(connection, job, steps, fields)
     return _run_alone(options, job, progress, steps)
+
+
+def _connect(progress: Progress) -> client.Connection | None:
+    """Connect to the service, also to one that was killed this moment and starts again."""
+    return client.connect(
+        client.socket_path(),
+        patience_s=client.RESTART_S,
+        waiting=lambda: progress("waiting for the host service to start again"),
+    )
 
 
 def _detached(

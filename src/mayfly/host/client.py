@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from mayfly.host import protocol
 SOCKET = Path("/run/mayfly/host.sock")
 ANSWER_LIMIT_S = 60.0
 ENDED_S = 1.0
+RESTART_S = 5.0
+"""How long a service that was killed may take to be there again."""
+POLL_S = 0.05
 
 Heard = Callable[[Mapping[str, Any], Sequence[int]], None]
 """Called with each message before the answer, and the descriptors that came along."""
@@ -88,20 +92,38 @@ class Connection:
         return None
 
 
-def connect(path: Path | None) -> Connection | None:
-    """Connect to the service; None when there is none. Raises ``Unavailable`` when it is full."""
+def connect(
+    path: Path | None, *, patience_s: float = 0.0, waiting: Callable[[], None] = lambda: None
+) -> Connection | None:
+    """Connect to the service; None when there is none. Raises ``Unavailable`` when it is full.
+
+    A service that ends removes its socket: one at which nobody listens was left by one that was
+    killed. ``patience_s`` is how long to wait for the next, after a call of ``waiting``.
+    """
     if path is None:
         return None
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.connect(str(path))
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        connection.close()
-        return None
-    except OSError as error:
-        connection.close()
-        raise _gone(f"cannot connect to {path}: {error.strerror}") from error
-    return Connection(connection)
+    deadline = time.monotonic() + patience_s
+    told = False
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            connection.close()
+            return None
+        except ConnectionRefusedError:
+            connection.close()
+            if time.monotonic() >= deadline:
+                return None
+        except OSError as error:
+            connection.close()
+            raise _gone(f"cannot connect to {path}: {error.strerror}") from error
+        else:
+            return Connection(connection)
+        if not told:
+            waiting()
+            told = True
+        time.sleep(POLL_S)
 
 
 def require(path: Path | None) -> Connection:

@@ -19,7 +19,7 @@ from mayfly.engine.jobs import Job, Steps, failed_outcome
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.errors import RUN_FAILED, MayflyError, Unavailable
 from mayfly.host.claiming import claim_request, paths_of
-from mayfly.host.client import Connection, connect, socket_path
+from mayfly.host.client import RESTART_S, Connection, connect, socket_path
 from mayfly.model import MachineSpec, Outcome, Who
 
 GONE_S = 1.0
@@ -203,7 +203,7 @@ def _give_back_later(fields: Mapping[str, Any], steps: Steps, error: MayflyError
     """Give a machine back to a service that was restarted while the job ran."""
     if isinstance(error, Unavailable):
         try:
-            again = connect(socket_path())
+            again = connect(socket_path(), patience_s=RESTART_S)
             if again is not None:
                 with contextlib.closing(again):
                     _give_back(again, fields, steps)

@@ -82,6 +82,29 @@ def test_where_there_is_none_there_is_no_connection(path: Path) -> None:
     assert client.connect(path) is None
 
 
+def test_a_service_that_was_killed_is_waited_for(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as again:
+        again.bind(f"{path}.new")
+        again.listen()
+
+        def starts_again() -> None:
+            Path(f"{path}.new").rename(path)
+
+        connection = client.connect(path, patience_s=60, waiting=starts_again)
+        assert connection is not None
+        connection.close()
+
+
+def test_a_service_that_stays_dead_is_not_waited_for_longer(path: Path) -> None:
+    told: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(path))
+    assert client.connect(path, patience_s=0.2, waiting=lambda: told.append("once")) is None
+    assert told == ["once"]
+
+
 def test_who_needs_one_is_told(path: Path) -> None:
     for where in (None, path):
         with pytest.raises(Unavailable, match="no host service listens at"):
