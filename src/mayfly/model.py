@@ -93,6 +93,11 @@ class Image:
     disk: Path
     mtime_ns: int
     """Of the disk file when it was admitted; a change means that it was tampered with."""
+    endorsed_sha512: str = ""
+    """Of the file that the disk was made of, which is what a list vouches for; empty: the disk."""
+    derived: tuple[str, ...] = ()
+    """What was done to that file, step by step, with the programs' versions."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

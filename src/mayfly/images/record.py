@@ -17,6 +17,8 @@ RECORD = "image.json"
 FORMAT = 1
 _DISK = "disk.qcow2"
 _TEXT = ("name", "version", "arch", "os", "sha512", "disk_format", "created_at", "source")
+_LATER_TEXT = ("endorsed_sha512",)
+_LATER_LISTS = ("derived", "tags")
 _NUMBERS = ("size_bytes", "disk_bytes", "mtime_ns")
 
 
@@ -28,6 +30,13 @@ class Facts:
     source: str
     disk_bytes: int
     arch: str = "x86_64"
+    version: str = ""
+    """Empty: the time at which it was admitted."""
+    endorsed_sha512: str = ""
+    """Of the file that came from outside, if the disk was made of one: what a list vouches for."""
+    derived: tuple[str, ...] = ()
+    """What was done to that file, step by step, each with the program and its version."""
+    tags: tuple[str, ...] = ()
 
 
 def make_record(name: str, disk: Path, facts: Facts) -> dict[str, Any]:
@@ -39,9 +48,9 @@ def make_record(name: str, disk: Path, facts: Facts) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": name,
-        "version": now.strftime("%Y%m%dT%H%M%SZ"),
-        "created_at": now.isoformat(),
         **asdict(facts),
+        "version": facts.version or now.strftime("%Y%m%dT%H%M%SZ"),
+        "created_at": now.isoformat(),
         "disk_format": "qcow2",
         "sha512": sha512,
         "size_bytes": found.st_size,
@@ -79,10 +88,19 @@ def _parse(record: object, directory: Path) -> Image:
             f"the record of image '{directory.name}' has a format that this version does not know",
             hint="it was made by a newer Mayfly, or is damaged: build or import the image again",
         )
-    wrong = [key for key in _TEXT if type(record.get(key)) is not str]
+    # Records of older versions lack these; readers of older versions pass over them.
+    record = {**dict.fromkeys(_LATER_TEXT, ""), **{key: [] for key in _LATER_LISTS}, **record}
+    wrong = [key for key in (*_TEXT, *_LATER_TEXT) if type(record.get(key)) is not str]
     wrong += [key for key in _NUMBERS if type(record.get(key)) is not int]
+    wrong += [key for key in _LATER_LISTS if not _is_texts(record[key])]
     if wrong or record["name"] != directory.name:
         fields = ", ".join(wrong or ["name"])
         raise Untrusted(f"the record of image '{directory.name}' is damaged at: {fields}")
-    values = {key: record[key] for key in (*_TEXT, *_NUMBERS) if key != "disk_format"}
+    names = (*_TEXT, *_LATER_TEXT, *_NUMBERS)
+    values = {key: record[key] for key in names if key != "disk_format"}
+    values |= {key: tuple(record[key]) for key in _LATER_LISTS}
     return Image(**values, format=record["disk_format"], disk=directory / _DISK)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is str for item in value)

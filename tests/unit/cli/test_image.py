@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mayfly.cli import image as command
+from mayfly.cli.image import make as command
 from mayfly.errors import Denied, Failed, Invalid, MayflyError, Missing, Quota
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.follow import Report
@@ -26,7 +26,7 @@ FACTS = Facts(os="debian 12", source="a test", disk_bytes=8 << 30)
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MAYFLY_HOME", str(tmp_path))
-    monkeypatch.setattr(command, "_tidy_on_signals", lambda: None)
+    monkeypatch.setattr(command, "tidy_on_signals", lambda: None)
     return tmp_path / "state" / "images"
 
 

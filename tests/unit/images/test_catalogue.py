@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def test_an_admitted_image_is_found_with_all_its_facts(catalogue: Catalogue) -> 
     assert made.disk.read_bytes() == CONTENT
     assert leftovers(catalogue) == []
     check(made)
+
+
+def test_where_an_image_came_from_is_recorded(catalogue: Catalogue) -> None:
+    steps = ("vmdk to qcow2 by qemu-img 7.2.22",)
+    facts = replace(FACTS, version="2.1", endorsed_sha512="ab" * 64, derived=steps, tags=("old",))
+    with catalogue.draft("el7", work="test") as draft:
+        draft.disk.write_bytes(CONTENT)
+        made = draft.admit(facts)
+    assert catalogue.find("el7") == made
+    assert (made.version, made.endorsed_sha512) == ("2.1", "ab" * 64)
+    assert (made.derived, made.tags) == (steps, ("old",))
+
+
+def test_a_record_of_an_older_version_is_read(catalogue: Catalogue) -> None:
+    made = admit(catalogue, "debian-12")
+    file = made.disk.with_name("image.json")
+    record = json.loads(file.read_text())
+    for later in ("endorsed_sha512", "derived", "tags"):
+        del record[later]
+    file.chmod(0o600)
+    file.write_text(json.dumps(record))
+    assert catalogue.find("debian-12") == made
 
 
 @pytest.fixture(params=[0o000, 0o077])
@@ -226,6 +249,9 @@ def test_a_disk_replaced_by_a_link_is_untrusted(catalogue: Catalogue, tmp_path: 
         {"size_bytes": "12"},
         {"size_bytes": True},
         {"mtime_ns": None},
+        {"endorsed_sha512": None},
+        {"derived": "converted"},
+        {"tags": [1]},
     ],
 )
 def test_a_damaged_record_is_untrusted_and_left_out_of_the_list(
