@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mayfly.cli.image import image as group
 from mayfly.cli.image import make as command
 from mayfly.errors import Denied, Failed, Invalid, MayflyError, Missing, Quota
 from mayfly.images.catalogue import Catalogue
@@ -38,7 +39,7 @@ def admit(images: Path, name: str) -> Image:
 
 def mayfly_image(*words: str, answer: str = "") -> Result:
     return CliRunner().invoke(
-        command.image, words, input=answer, catch_exceptions=False, standalone_mode=False
+        group, words, input=answer, catch_exceptions=False, standalone_mode=False
     )
 
 
