@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,16 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("MAYFLY_TEST_CACHE", "/var/tmp/mayfly-test-cache"))
 BUILD_LIMIT_S = 900
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C as in a terminal: what a shell starts with ``&`` is started to ignore it."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
