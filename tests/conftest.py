@@ -19,10 +19,12 @@ BUILD_LIMIT_S = 900
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C as in a terminal: what a shell starts with ``&`` is started to ignore it."""
+    """Have signals as in a terminal: ``&`` and ``nohup`` start what they start to ignore some."""
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
+        # We go on after a hang-up; a handler, other than ignorance, is not inherited.
+        (signal.SIGHUP, lambda *_: None),
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
