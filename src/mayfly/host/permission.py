@@ -116,8 +116,15 @@ class Gate:
         return facts_of(image, self.admission(image, now), self.origin(image))
 
     def origin(self, image: Image) -> Origin:
-        """Tell whether an image is the site's or somebody's own."""
-        if self.site_images is None or image.disk.is_relative_to(self.site_images):
+        """Tell whether an image is the site's or somebody's own; where nothing is said, no matter.
+
+        The service has the site's images only.
+        """
+        if (
+            self.site_images is None
+            or not self.has_policy
+            or image.disk.is_relative_to(self.site_images)
+        ):
             return Origin.SITE
         return Origin.USER
 

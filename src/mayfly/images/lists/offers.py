@@ -9,7 +9,7 @@ images of one name are no answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cmp_to_key
@@ -80,12 +80,18 @@ def _is_called(image: ListedImage, name: str) -> bool:
     return not name or name in names or name.lower() == image.identifier
 
 
-def _admissions(store: TrustStore, now: datetime) -> Iterator[Admission]:
-    """Say of each image that a list has whether it may be used."""
-    subscriptions = store.subscriptions()
-    blocked = store.blocked()
-    for sha512, lists in _by_content(subscriptions).items():
-        yield admission(sha512, lists, blocked=blocked, now=now)
+def admissions(
+    subscriptions: Iterable[Subscription], *, blocked: Mapping[str, str], now: datetime
+) -> dict[str, Admission]:
+    """Say of each image that a list has whether it may be used; by SHA-512."""
+    return {
+        sha512: admission(sha512, lists, blocked=blocked, now=now)
+        for sha512, lists in _by_content(subscriptions).items()
+    }
+
+
+def _admissions(store: TrustStore, now: datetime) -> Iterable[Admission]:
+    return admissions(store.subscriptions(), blocked=store.blocked(), now=now).values()
 
 
 def _by_content(subscriptions: Iterable[Subscription]) -> dict[str, list[Subscription]]:
