@@ -102,7 +102,7 @@ class Gate:
         self, sha512: str, now: datetime, *, origin: Origin = Origin.SITE
     ) -> Admission:
         """Say what the lists say of a content now."""
-        self._look()
+        self.look()
         key = f"{origin.value} {sha512}"
         if key not in self._lists:
             # A user's own word is good for what he brings along, and for nothing else.
@@ -193,8 +193,8 @@ class Gate:
         own = [] if self.own_trust is None else [TrustStore(directory=self.own_trust)]
         return [TrustStore(directory=self.site_trust), *own]
 
-    def _look(self) -> None:
-        """Forget what was read when it has changed since."""
+    def look(self) -> None:
+        """Read again what has changed; raises ``Untrusted`` when it cannot be used."""
         stores = self._stores()
         seen = _lists_signature(stores)
         if seen != self._lists_seen:

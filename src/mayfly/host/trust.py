@@ -36,6 +36,7 @@ def begin(service: Service) -> None:
 
 def _look(service: Service) -> None:
     try:
+        service.gate.look()
         state = service.gate.state()
         if state != service.trust_seen or time.monotonic() - service.swept_at > SWEEP_S:
             sweep(service)
