@@ -46,6 +46,8 @@ class Script:
     """It starts only when this file is there."""
     begun: Path | None = None
     """Where each start leaves a file."""
+    heard: Path | None = None
+    """Where each claim is written to, in a line."""
 
 
 def _send(port: socket.socket, data: bytes) -> None:
@@ -121,6 +123,9 @@ class _Qemu:
                 continue
             asked = frame.message
             answer = {"type": "ok", "id": asked["id"]}
+            if asked["type"] == "claim" and self._script.heard is not None:
+                with self._script.heard.open("a") as heard:
+                    heard.write(json.dumps(asked) + "\n")
             if asked["type"] == "claim" and self._script.claim_fails:
                 answer |= {"type": "error", "reason": self._script.claim_fails}
             _send(port, pack_message(answer))
@@ -206,6 +211,7 @@ def starter(script: Script) -> Start:
             state=State.WANTED,
             command=order.command,
             created_at=0.0,
+            image_sha512=image.listed_sha512,
         )
         return machine_in(place, record, script)
 

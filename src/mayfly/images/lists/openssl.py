@@ -199,6 +199,12 @@ def read_certificate(file: Path) -> Certificate:
     return certificate(first or _to_pem(data, "x509", file))
 
 
+def is_authority(pem: bytes) -> bool:
+    """Tell whether a certificate says that it may issue others."""
+    argv = ["openssl", "x509", "-noout", "-ext", "basicConstraints"]
+    return b"CA:TRUE" in _run(argv, pem, hostile=True).stdout
+
+
 def crls_of(data: bytes, file: Path) -> tuple[bytes, ...]:
     """Give the revocation lists of a file, PEM or DER, as PEM; raises ``Invalid``."""
     return tuple(blocks(data, "X509 CRL")) or (_to_pem(data, "crl", file),)
