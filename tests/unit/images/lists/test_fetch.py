@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from mayfly.errors import Invalid, Unavailable, Untrusted
-from mayfly.images.lists.fetch import _Redirects, check_url, fetch
+from mayfly.images.lists.fetch import WORDS, check_url, fetch
 from mayfly.images.lists.uris import UriRules
+from mayfly.images.transfer.web import Redirects
 from tests.unit.images.lists.pki import Ca
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -186,7 +187,7 @@ def test_a_server_whose_certificate_nobody_knows_is_not_believed(
 
 def test_an_encrypted_way_does_not_become_a_plain_one(server: Server) -> None:
     url, _ = server
-    handler = _Redirects(UriRules(inner=True))
+    handler = Redirects(UriRules(inner=True), WORDS)
     request = urllib.request.Request("https://lists.example.org/a")
     with pytest.raises(Untrusted, match="from https to http:"):
         handler.redirect_request(request, None, 302, "", {}, f"{url}/a")
@@ -226,8 +227,8 @@ def test_a_redirect_to_what_no_list_may_be_is_refused(
 ) -> None:
     url, answers = server
     # The server is taken for one of the outside world.
-    monkeypatch.setattr("mayfly.images.lists.fetch._is_inner_host", lambda host: False)
-    monkeypatch.setattr("mayfly.images.lists.fetch.is_inner", lambda address: False)
+    monkeypatch.setattr("mayfly.images.transfer.web.is_inner_host", lambda host: False)
+    monkeypatch.setattr("mayfly.images.transfer.web.is_inner", lambda address: False)
     answers["/a"] = reply(302, Location=place)
     with pytest.raises(Untrusted, match="leads elsewhere"):
         fetch(f"{url}/a")
