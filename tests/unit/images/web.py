@@ -96,7 +96,7 @@ def serving() -> Iterator[tuple[str, dict[str, Answer]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                answers[self.path](self)
+                answers[self.path.partition("?")[0]](self)
             except (BrokenPipeError, ConnectionResetError):
                 return
 
