@@ -179,9 +179,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_the_page_of_settings_has_a_line_for_each() -> None:
     page = (REPOSITORY / "docs/reference/settings.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", page, re.MULTILINE))
-    shown = {"()": "[]"}
-    defaults = {
-        field.name: str(getattr(Settings(), field.name)).replace("()", shown["()"])
-        for field in fields(Settings)
-    }
+    shown = {"()": "[]", "True": "true", "False": "false"}
+    texts = {field.name: str(getattr(Settings(), field.name)) for field in fields(Settings)}
+    defaults = {name: shown.get(text, text) for name, text in texts.items()}
     assert {key: value.strip('"') for key, value in rows.items()} == defaults

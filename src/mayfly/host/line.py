@@ -21,6 +21,7 @@ from mayfly.host.limits import (
     why,
 )
 from mayfly.host.names import account_for
+from mayfly.host.permits import permitted
 from mayfly.host.request import Request
 from mayfly.host.rights import Right
 from mayfly.host.settings import Requests
@@ -76,6 +77,7 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
     account = yield from account_for(service, caller.peer)
     shape = _shape(service, caller, wish)
     right = _permit(service, caller, account, wish, shape)
+    wish, may_root = permitted(service, caller, account, wish, shape)
     image = service.catalogue.find(wish.image)
     check(image)
     request = Request(
@@ -83,6 +85,7 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
         caller=caller,
         wish=wish,
         image=image,
+        may_root=may_root,
         shape=shape,
         account=account,
         right=right,

@@ -19,7 +19,7 @@ from mayfly.images.lists.admission import Admission, Voucher, admission
 from mayfly.images.lists.model import ListedImage, catalogue_name, suggested_name
 from mayfly.images.lists.rules import Refusal, Rule
 from mayfly.images.lists.store import TrustStore
-from mayfly.images.lists.subscriptions import Former, Subscription, Vouched
+from mayfly.images.lists.subscriptions import Subscription, Vouched
 from mayfly.images.lists.versions import compare
 
 _SHA512 = re.compile(r"[0-9a-f]{128}")
@@ -163,8 +163,10 @@ def _known_as(subscription: Subscription, name: str, sha512: str) -> Iterator[st
     for fault in accepted.faults:
         if name in (fault.title, fault.identifier):
             yield fault.refusal
-    for gone in (*accepted.revoked, *subscription.former):
-        title = gone.title if isinstance(gone, Former) else ""
-        called = name in (title, catalogue_name(title, gone.identifier))
-        if (called or name.lower() == gone.identifier) and sha512 in ("", gone.sha512):
-            yield gone.sha512
+    for former in subscription.former:
+        called = name in (former.title, catalogue_name(former.title, former.identifier))
+        if (called or name.lower() == former.identifier) and sha512 in ("", former.sha512):
+            yield former.sha512
+    for revoked in accepted.revoked:
+        if name.lower() == revoked.identifier and sha512 in ("", revoked.sha512):
+            yield revoked.sha512
