@@ -150,6 +150,8 @@ class Settings:
     """Whether signatures by SHA-1 count: for old lists that nobody signs anew."""
     trust_local_urls: bool = False
     """Whether images may be fetched from this host itself and what lies beside it."""
+    plain_registries: tuple[str, ...] = ()
+    """Registries that are asked without encryption, as HOST or HOST:PORT."""
     event_handler: str = ""
     """A program of the site that is called when images come and go."""
 
@@ -192,7 +194,7 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, Any]:
 def _typed(file: Path, key: str, value: object, wanted: type) -> object:
     if wanted is tuple and isinstance(value, list):
         for item in value:
-            _network(file, key, item)
+            _CHECKS[key](file, key, item)
         return tuple(str(item) for item in value)
     if type(value) is not wanted:
         raise Invalid(f"{file}: '{key}' must be {_KINDS[wanted]}, not {value!r}")
@@ -224,3 +226,15 @@ def _network(file: Path, key: str, item: object) -> None:
         ipaddress.ip_network(str(item))
     except ValueError as error:
         raise Invalid(f"{file}: '{key}' has no network: {error}") from error
+
+
+def _registry(file: Path, key: str, item: object) -> None:
+    import re  # noqa: PLC0415 - as above
+
+    if type(item) is not str or not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?", str(item)
+    ):
+        raise Invalid(f"{file}: '{key}' must have HOST or HOST:PORT, not {item!r}")
+
+
+_CHECKS = {"site_networks": _network, "plain_registries": _registry}

@@ -210,7 +210,7 @@ class Registry:
                 f"a blob of {descriptor.size_bytes} bytes stands where {most} are enough"
             )
         data = bytearray()
-        with self._source(descriptor).open(0, "") as offer:
+        with self.source(descriptor).open(0, "") as offer:
             while len(data) <= most and (more := offer.read(most)):
                 data += more
         digest = hasher(descriptor.digest.algorithm)
@@ -226,7 +226,7 @@ class Registry:
         wanted = Wanted(
             name=str(self.reference), digest=descriptor.digest, size_bytes=descriptor.size_bytes
         )
-        return fetched(wanted, self._source(descriptor), downloads, terms)
+        return fetched(wanted, self.source(descriptor), downloads, terms)
 
     def has_blob(self, digest: Digest) -> bool:
         """Tell whether a blob is there already."""
@@ -235,7 +235,8 @@ class Registry:
             raise reply.error()
         return reply.status == 200
 
-    def _source(self, descriptor: Descriptor) -> BlobSource:
+    def source(self, descriptor: Descriptor) -> BlobSource:
+        """Give a blob as a place that a whole file comes from."""
         return BlobSource(registry=self, url=f"{self._top}/blobs/{descriptor.digest}")
 
     @contextmanager
