@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from mayfly.errors import Denied, Missing, Untrusted
+from mayfly.errors import Denied, Missing, Unavailable, Untrusted
 from mayfly.images.registry import Access, Descriptor, Reference, Registry, parse_reference
 from mayfly.images.registry.client import INDEX, MANIFEST
+from mayfly.images.registry.requests import Ask, Reply
 from mayfly.images.registry.upload import push_blob
 from mayfly.images.transfer.pace import Meter
-from mayfly.images.transfer.part import Downloads
+from mayfly.images.transfer.part import Downloads, State
+from tests.conftest import Cli
 from tests.integration import registries
+from tests.unit.images.disks import content, raw_disk
 from tests.unit.images.transfer.fetching import digest_of
 from tests.unit.images.web import Answer, reply, serving
 
@@ -227,3 +232,93 @@ def test_a_registry_with_tokens_is_asked_with_one(tmp_path: Path) -> None:
             reader._headers = {"Authorization": "Bearer old"}
             assert reader.blob(entry, most=2 << 20) == BODY
             assert len(asked) == 3
+
+
+# --- machine images ------------------------------------------------------------------------------
+
+
+def test_an_image_goes_through_a_registry(
+    registry: registries.Running, make_cli: Callable[..., Cli], tmp_path: Path
+) -> None:
+    """Push from one home, pull into another, and each time it is told that it is there."""
+    place = f"docker://{registry.host}/site/el9:2026"
+    nobody = {"REGISTRY_AUTH_FILE": str(tmp_path / "none")}
+    here, there = make_cli(tmp_path / "here", **nobody), make_cli(tmp_path / "there", **nobody)
+    raw = raw_disk(tmp_path / "disk.raw")
+    here("image", "import", str(raw), "--name", "el9", "--os", "el 9", check=True)
+    digest = here("image", "push", "el9", place, check=True).stdout.decode().strip()
+    pinned = place.replace(":2026", f"@{digest}")
+    for words in ((place,), (pinned, "--name", "same")):
+        there("image", "pull", *words, check=True)
+    pushed = json.loads(here("image", "show", "el9", "--json", check=True).stdout)
+    for name in ("el9", "same"):
+        found = json.loads(there("image", "show", name, "--json", check=True).stdout)
+        assert found["endorsed_sha512"] == pushed["sha512"]
+        assert (found["os"], found["version"]) == ("el 9", pushed["version"])
+        assert content(Path(found["disk"]), tmp_path) == raw.read_bytes()
+    again = here("image", "push", "el9", place, check=True)
+    assert again.stdout.decode().strip() == digest
+    wrong = there("image", "pull", place, "--name", "x", "--sha512", "0" * 128)
+    assert wrong.returncode == 8
+    assert b"is another file" in wrong.stderr
+    assert list((tmp_path / "there/cache/downloads").iterdir()) == []
+
+
+def test_a_container_image_is_no_machine_image(registry: registries.Running, cold_cli: Cli) -> None:
+    client = Registry(reference(registry, "container"), NOBODY, push=True)
+    entry = replace(send(client, b"tar"), media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    client.push_manifest(manifest_of(entry))
+    done = cold_cli("image", "pull", f"docker://{registry.host}/container:1")
+    assert done.returncode == 2
+    assert b"is no machine image" in done.stderr
+
+
+# --- breaks --------------------------------------------------------------------------------------
+
+
+class Breaking(Registry):
+    """Loses the connection now and then: before a piece arrived, or just after."""
+
+    def __init__(self, wanted: Reference, faults: list[str]) -> None:
+        super().__init__(wanted, NOBODY, push=True)
+        self.faults = faults
+
+    def ask(self, ask: Ask) -> Reply:
+        fault = self.faults.pop(0) if ask.method == "PATCH" and self.faults else ""
+        if fault == "before":
+            raise Unavailable("broken")
+        reply = super().ask(ask)
+        if fault == "after":
+            raise Unavailable("broken")
+        return reply
+
+
+def test_an_upload_goes_on_after_breaks(
+    registry: registries.Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mayfly.images.registry.upload.PIECE", 300_000)
+    body = BODY * 2
+    for name, faults in (
+        ("one", ["before"]),
+        ("two", ["", "after", "", "before", "before"]),
+        ("three", ["after", "after", "after"]),
+    ):
+        client = Breaking(reference(registry, name), faults)
+        entry = send(client, body + name.encode())
+        assert registry.blob(str(entry.digest)).read_bytes() == body + name.encode()
+    with pytest.raises(Unavailable):
+        send(Breaking(reference(registry, "four"), ["before"] * 4), b"never")
+
+
+def test_a_download_goes_on_after_a_break(registry: registries.Running, tmp_path: Path) -> None:
+    client = Registry(reference(registry, "resumed"), NOBODY, push=True)
+    entry = send(client, BODY[:777_777])
+    downloads = Downloads(directory=tmp_path / "d")
+    with contextlib.suppress(Unavailable), downloads.claim(f"sha256-{entry.digest.hex}") as part:
+        part.file.write_bytes(BODY[:500_000])
+        part.note(State(source=client.source(entry).name, total_bytes=777_777))
+        raise Unavailable("broken")
+    with client.source(entry).open(500_000, "") as offer:
+        assert offer.start == 500_000
+    with client.fetch_blob(entry, downloads) as got:
+        assert got.file.read_bytes() == BODY[:777_777]
