@@ -150,6 +150,8 @@ class Settings:
     """Whether signatures by SHA-1 count: for old lists that nobody signs anew."""
     trust_local_urls: bool = False
     """Whether images may be fetched from this host itself and what lies beside it."""
+    image_quota: str = ""
+    """How much the images may take, as ``200G``; empty: as much as there is room for."""
     plain_registries: tuple[str, ...] = ()
     """Registries that are asked without encryption, as HOST or HOST:PORT."""
     event_handler: str = ""
@@ -204,16 +206,22 @@ def _typed(file: Path, key: str, value: object, wanted: type) -> object:
         raise Invalid(f"{file}: 'uid_first' must be from {UID_LEAST} to {UID_MOST}, not {value!r}")
     if key in _PATHS and value and not str(value).startswith("/"):
         raise Invalid(f"{file}: '{key}' must be a path from / on, not {value!r}")
+    if key == "image_quota" and value:
+        _size(file, key, str(value))
     if key in CHOICES and value not in CHOICES[key]:
         raise Invalid(f"{file}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value
 
 
-def _memory(file: Path, text: str) -> int:
+def _size(file: Path, key: str, text: str) -> int:
     try:
-        size = parse_size(text)
+        return parse_size(text)
     except Invalid as error:
-        raise Invalid(f"{file}: 'memory': {error.message}", hint=error.hint) from error
+        raise Invalid(f"{file}: '{key}': {error.message}", hint=error.hint) from error
+
+
+def _memory(file: Path, text: str) -> int:
+    size = _size(file, "memory", text)
     if size < MIB:
         raise Invalid(f"{file}: 'memory' must be 1M or more, not {text}")
     return size // MIB

@@ -154,6 +154,8 @@ def test_memory_may_be_written_as_a_size(tmp_path: Path) -> None:
         ("site_networks = ['10.0.0.1/8']", "site_networks"),
         ("site_networks = [5]", "site_networks"),
         ("plain_registries = ['a b']", "plain_registries"),
+        ("image_quota = 'much'", "image_quota"),
+        ("image_quota = 5", "image_quota"),
         ("plain_registries = [5.5]", "plain_registries"),
         ("plain_registries = ['https://a']", "plain_registries"),
         ("[cpus]\na = 1", "cpus"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -48,16 +49,20 @@ class Puller:
     terms: Terms = field(default_factory=Terms)
     report: Report = silent
     force: bool = False
+    make_room: Callable[[int], None] = lambda wanted_bytes: None
+    """Called before an image of this size comes into the catalogue."""
 
     def pull(self, pull: Pull) -> Image:
         """Fetch and admit an image; one that is here with the same content stays as it is."""
         if (here := self.find_here(pull)) is not None:
             return here
+        self.make_room(pull.wanted.size_bytes or 0)
         with fetched(pull.wanted, pull.source, self.downloads, self.terms) as got:
             # Whoever was at it before us may have wanted the same.
             if (here := self.find_here(pull)) is not None:
                 return here
             sha512 = _check_sha512(pull, got)
+            self.make_room(got.size_bytes)
             origin = replace(pull.origin, sha512=sha512)
             return import_file(
                 got.file, pull.name, self.catalogue, origin, force=self.force, report=self.report

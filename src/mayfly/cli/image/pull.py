@@ -11,6 +11,7 @@ import click
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
 from mayfly.config import Paths, Settings
 from mayfly.errors import Untrusted
+from mayfly.images.keeping import make_room
 from mayfly.images.lists.following import follower_for, trust_settings
 from mayfly.images.lists.offers import Offer, trusted_offer
 from mayfly.images.lists.store import TrustStore
@@ -22,7 +23,7 @@ from mayfly.images.transfer.part import Downloads
 from mayfly.images.transfer.whole import Terms
 from mayfly.model import Image
 from mayfly.units import parse_size
-from mayfly.wiring import load
+from mayfly.wiring import image_users, load
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 LIMIT = "64G"
@@ -74,7 +75,7 @@ def pull_image(
     else:
         pull = _listed(paths, settings, steps, (what, name or "", place or ""))
     pull = _named(pull, os_name)
-    made = puller_for(paths, steps, force=force).pull(pull)
+    made = puller_for(paths, settings, steps, force=force).pull(pull)
     steps.done(made, "pulled")
     follower_for(settings, paths.trust, own_catalogue()).announce(datetime.now(UTC))
 
@@ -122,9 +123,9 @@ def import_url(
     digest = parse_sha512(sha512) if sha512 else None
     if digest is None:
         steps.note(f"nothing vouches for {url}: give --sha512 to have it checked")
-    paths, _ = load()
+    paths, settings = load()
     pull = _named(of_url(url, name=name, digest=digest), os_name)
-    made = puller_for(paths, steps, force=force).pull(pull)
+    made = puller_for(paths, settings, steps, force=force).pull(pull)
     if digest is None:
         steps.note(f"its sha512 was {made.endorsed_sha512}")
     return made
@@ -135,9 +136,19 @@ def is_url(text: str) -> bool:
     return bool(_URL.match(text))
 
 
-def puller_for(paths: Paths, steps: Steps, *, force: bool) -> Puller:
-    """Give what brings images to the calling user."""
+def puller_for(paths: Paths, settings: Settings, steps: Steps, *, force: bool) -> Puller:
+    """Give what brings images to the calling user, within the quota."""
+
+    def room(wanted_bytes: int) -> None:
+        if not settings.image_quota:
+            return
+        quota = parse_size(settings.image_quota)
+        users = image_users(paths)
+        for gone in make_room(own_catalogue(), users, quota_bytes=quota, wanted_bytes=wanted_bytes):
+            steps.note(f"removed {gone.name}, the least recently used, for room")
+
     return Puller(
+        make_room=room,
         catalogue=own_catalogue(),
         downloads=Downloads(directory=paths.cache / "downloads"),
         terms=Terms(watch=steps.watch),
