@@ -150,6 +150,10 @@ class Settings:
     """Whether signatures by SHA-1 count: for old lists that nobody signs anew."""
     trust_local_urls: bool = False
     """Whether images may be fetched from this host itself and what lies beside it."""
+    image_quota: str = ""
+    """How much the images may take, as ``200G``; empty: as much as there is room for."""
+    plain_registries: tuple[str, ...] = ()
+    """Registries that are asked without encryption, as HOST or HOST:PORT."""
     event_handler: str = ""
     """A program of the site that is called when images come and go."""
 
@@ -192,7 +196,7 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, Any]:
 def _typed(file: Path, key: str, value: object, wanted: type) -> object:
     if wanted is tuple and isinstance(value, list):
         for item in value:
-            _network(file, key, item)
+            _CHECKS[key](file, key, item)
         return tuple(str(item) for item in value)
     if type(value) is not wanted:
         raise Invalid(f"{file}: '{key}' must be {_KINDS[wanted]}, not {value!r}")
@@ -202,16 +206,22 @@ def _typed(file: Path, key: str, value: object, wanted: type) -> object:
         raise Invalid(f"{file}: 'uid_first' must be from {UID_LEAST} to {UID_MOST}, not {value!r}")
     if key in _PATHS and value and not str(value).startswith("/"):
         raise Invalid(f"{file}: '{key}' must be a path from / on, not {value!r}")
+    if key == "image_quota" and value:
+        _size(file, key, str(value))
     if key in CHOICES and value not in CHOICES[key]:
         raise Invalid(f"{file}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value
 
 
-def _memory(file: Path, text: str) -> int:
+def _size(file: Path, key: str, text: str) -> int:
     try:
-        size = parse_size(text)
+        return parse_size(text)
     except Invalid as error:
-        raise Invalid(f"{file}: 'memory': {error.message}", hint=error.hint) from error
+        raise Invalid(f"{file}: '{key}': {error.message}", hint=error.hint) from error
+
+
+def _memory(file: Path, text: str) -> int:
+    size = _size(file, "memory", text)
     if size < MIB:
         raise Invalid(f"{file}: 'memory' must be 1M or more, not {text}")
     return size // MIB
@@ -224,3 +234,15 @@ def _network(file: Path, key: str, item: object) -> None:
         ipaddress.ip_network(str(item))
     except ValueError as error:
         raise Invalid(f"{file}: '{key}' has no network: {error}") from error
+
+
+def _registry(file: Path, key: str, item: object) -> None:
+    import re  # noqa: PLC0415 - as above
+
+    if type(item) is not str or not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?", str(item)
+    ):
+        raise Invalid(f"{file}: '{key}' must have HOST or HOST:PORT, not {item!r}")
+
+
+_CHECKS = {"site_networks": _network, "plain_registries": _registry}

@@ -204,6 +204,7 @@ def _run_alone(options: Options, job: Job, progress: Progress, steps: Steps) -> 
     from mayfly.engine.oneshot import run_one  # noqa: PLC0415 - a client of the service needs none
     from mayfly.engine.process import namespaces_work  # noqa: PLC0415
     from mayfly.images.catalogue import check  # noqa: PLC0415
+    from mayfly.images.usage import mark_used  # noqa: PLC0415
     from mayfly.wiring import catalogue_of, engine_for, load  # noqa: PLC0415
 
     paths, settings = load()
@@ -213,6 +214,7 @@ def _run_alone(options: Options, job: Job, progress: Progress, steps: Steps) -> 
         job = permitted(paths, job, network_asked=options.network is not None, note=progress.warn)
     image = catalogue_of(paths).find(job.spec.image)
     check(image)
+    mark_used(image)
     engine, verdict = engine_for(paths, settings)
     if verdict.accelerator == "tcg" and settings.accelerator == "auto":
         _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")

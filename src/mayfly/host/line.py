@@ -29,6 +29,7 @@ from mayfly.host.state import Service
 from mayfly.host.wish import Wish, parse_wish
 from mayfly.host.work import Step
 from mayfly.images.catalogue import check
+from mayfly.images.usage import mark_used
 from mayfly.model import Account, Shape
 from mayfly.units import MEMORY_LEAST_MIB
 
@@ -80,6 +81,7 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
     wish, may_root = permitted(service, caller, account, wish, shape)
     image = service.catalogue.find(wish.image)
     check(image)
+    mark_used(image)
     request = Request(
         key=f"{next(_numbers)}",
         caller=caller,

@@ -6,17 +6,19 @@ qemu-img under limits, and the result is a qcow2 of our own making.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mayfly.errors import Failed, Invalid, Missing, Quota
 from mayfly.images.catalogue import Catalogue, Draft
-from mayfly.images.convert import convert
+from mayfly.images.convert import convert, converter
 from mayfly.images.follow import Report, failure, follow, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
@@ -34,6 +36,19 @@ from mayfly.model import Image
 from mayfly.units import GIB
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What is known of a file before it is read."""
+
+    os: str = "unknown"
+    source: str = ""
+    """Where it came from, in words; empty: the file."""
+    version: str = ""
+    sha512: str = ""
+    """Of the file, where that was checked already."""
+    tags: tuple[str, ...] = ()
+
+
 def import_image(
     file: Path,
     name: str,
@@ -44,6 +59,19 @@ def import_image(
     report: Report = silent,
 ) -> Image:
     """Convert a disk file and admit it to the catalogue."""
+    return import_file(file, name, catalogue, Origin(os=os_name), force=force, report=report)
+
+
+def import_file(
+    file: Path,
+    name: str,
+    catalogue: Catalogue,
+    origin: Origin,
+    *,
+    force: bool = False,
+    report: Report = silent,
+) -> Image:
+    """Convert a disk file of known origin and admit it to the catalogue."""
     with (
         _about(file),
         _opened(file) as source,
@@ -53,12 +81,27 @@ def import_image(
         report("check", None)
         with _unchanging(source, draft) as still:
             disk = _judge(still)
+            sha512 = origin.sha512 or _sha512(still)
             _convert(still, disk, draft, report=report)
         _judge_made(draft, disk)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)
-        facts = Facts(os=os_name, source=f"file {file.name} ({disk.format})", disk_bytes=disk.bytes)
+        facts = Facts(
+            os=origin.os,
+            source=origin.source or f"file {file.name} ({disk.format})",
+            disk_bytes=disk.bytes,
+            version=origin.version,
+            endorsed_sha512=sha512,
+            derived=(f"{converter()}: {disk.format} to qcow2",),
+            tags=origin.tags,
+        )
         return draft.admit(facts)
+
+
+def _sha512(source: Any) -> str:
+    """Hash the file as it came: that is what a list can vouch for."""
+    source.seek(0)
+    return hashlib.file_digest(source, "sha512").hexdigest()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
+from mayfly.cli.image.pull import import_url, is_url
 from mayfly.images.build import build
 from mayfly.images.importer import import_image
 from mayfly.images.mirror import given_mirror
@@ -81,20 +82,29 @@ def build_image(
 Examples:
   mayfly image import debian-12-genericcloud-amd64.qcow2 --name stock-12
   mayfly image import appliance.vmdk --name appliance --os "centos 7"
+  mayfly image import https://images.example.org/el9.qcow2 --sha512 0b6f… --name el9
 
 \b
 The file can be qcow2, raw, or vmdk (monolithicSparse, streamOptimized); it must
 stand alone and boot by BIOS. Inside, Mayfly's agent is started by cloud-init.
 """,
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|URL")
 @click.option("--name", required=True, help="Name of the image.")
 @click.option("--os", "os_name", default="unknown", show_default=True, help="What is on the disk.")
+@click.option("--sha512", help="Of the file at URL, from a source that you trust.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
 @explaining
-def import_file(file: Path, name: str, os_name: str, force: bool) -> None:
+def import_file(file: str, name: str, os_name: str, sha512: str | None, force: bool) -> None:
     """Import a disk file, such as a distribution's cloud image."""
     tidy_on_signals()
     steps = Steps(name)
-    made = import_image(file, name, own_catalogue(), os_name=os_name, force=force, report=steps)
+    if is_url(file):
+        made = import_url(file, steps, name=name, os_name=os_name, sha512=sha512, force=force)
+    elif sha512:
+        raise click.UsageError("--sha512 is for a URL")
+    else:
+        made = import_image(
+            Path(file), name, own_catalogue(), os_name=os_name, force=force, report=steps
+        )
     steps.done(made, "imported")
