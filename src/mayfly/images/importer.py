@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mayfly.errors import Failed, Invalid, Missing, Quota
+from mayfly.errors import Failed, Invalid
 from mayfly.images.catalogue import Catalogue, Draft
 from mayfly.images.convert import convert
-from mayfly.images.follow import Report, failure, follow, silent
+from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
-    TIMEOUT_S,
     guard,
-    is_readable,
     path_of,
     qemu_img,
     readable,
     writable,
 )
+from mayfly.images.outside import about, opened_file, unchanging
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
@@ -45,13 +41,13 @@ def import_image(
 ) -> Image:
     """Convert a disk file and admit it to the catalogue."""
     with (
-        _about(file),
-        _opened(file) as source,
+        about(file),
+        opened_file(file) as source,
         catalogue.draft(name, work=f"import {file.name}", force=force) as draft,
     ):
         _judge(source)
         report("check", None)
-        with _unchanging(source, draft) as still:
+        with unchanging(source, draft.directory) as still:
             disk = _judge(still)
             _convert(still, disk, draft, report=report)
         _judge_made(draft, disk)
@@ -61,53 +57,8 @@ def import_image(
         return draft.admit(facts)
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    try:
-        # Not blocking: a FIFO of that name would else hold us for ever.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise Missing(f"there is no file {file}") from error
-    except OSError as error:
-        raise Invalid(f"it cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Invalid("it is not a file")
-    with open(descriptor, "rb") as source:
-        yield source
-
-
-@contextmanager
-def _about(file: Path) -> Iterator[None]:
-    """Say in every refusal which file it is about."""
-    try:
-        yield
-    except (Invalid, Quota) as error:
-        raise type(error)(f"cannot import {file}: {error.message}", hint=error.hint) from error
-
-
 def _judge(source: BinaryIO) -> Disk:
     return recognise(source, os.fstat(source.fileno()).st_size)
-
-
-@contextmanager
-def _unchanging(source: BinaryIO, draft: Draft) -> Iterator[BinaryIO]:
-    """Give the file, or a copy when others could change it after it was judged.
-
-    It is a copy too when qemu-img, which has fewer rights than root, could not read the file.
-    """
-    found = os.fstat(source.fileno())
-    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
-    if ours and is_readable(source):
-        yield source
-        return
-    check_room(draft.directory, found.st_blocks * SECTOR)
-    copy = draft.directory / "copy"
-    argv = ["cp", "--sparse=always", "--reflink=auto", path_of(source), str(copy)]
-    follow(argv, timeout_s=TIMEOUT_S, pass_fds=(source.fileno(),))
-    with readable(copy) as target:
-        yield target
-    copy.unlink()
 
 
 def _convert(source: BinaryIO, disk: Disk, draft: Draft, *, report: Report) -> None:
