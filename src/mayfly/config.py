@@ -20,12 +20,15 @@ UID_LEAST, UID_MOST = 100_000, (1 << 31) - (1 << 17)
 """Where the uids of machines may begin: above those of people, below those that mean nobody."""
 SYSTEM_CONFIG = Path("/etc/mayfly/config.toml")
 SYSTEM_IMAGES = Path("/var/lib/mayfly/images")
+SYSTEM_TRUST = Path("/var/lib/mayfly/trust")
+SYSTEM_POLICY = Path("/etc/mayfly/policy.toml")
 CHOICES = {
     "network": [mode.value for mode in NetworkMode],
     "accelerator": ["auto", "kvm", "tcg"],
     "disk_cache": ["unsafe", "writeback", "none"],
 }
-_KINDS = {int: "a whole number", str: "text", tuple: "a list"}
+_KINDS = {int: "a whole number", str: "text", tuple: "a list", bool: "true or false"}
+_PATHS = ("grid_certificates", "event_handler")
 
 
 def host_id(file: Path = Path("/etc/machine-id")) -> str:
@@ -50,13 +53,23 @@ class Paths:
     image_dirs: tuple[Path, ...]
     """Where images are looked for, first hit wins."""
     config_files: tuple[Path, ...]
+    policy_file: Path = SYSTEM_POLICY
+    """What the site's policy is read from, if it is there."""
+    site_images: Path = SYSTEM_IMAGES
+    """Images of the site; those elsewhere are of the user alone."""
+    site_trust: Path = SYSTEM_TRUST
+    """What the site trusts."""
 
     @classmethod
     def for_user(cls, environ: Mapping[str, str] = os.environ) -> Paths:
         """Find the directories of the calling user; nothing is created."""
         if home := environ.get("MAYFLY_HOME"):
             top = Path(home).absolute()
-            return cls._beneath(top / "state", top / "cache", (top / "config.toml",), ())
+            here = cls._beneath(top / "state", top / "cache", (top / "config.toml",), ())
+            policy_file = top / "policy.toml"
+            return replace(
+                here, policy_file=policy_file, site_images=here.images, site_trust=here.trust
+            )
         if os.geteuid() == 0:
             state, cache = Path("/var/lib/mayfly"), Path("/var/cache/mayfly")
             return cls._beneath(state, cache, (SYSTEM_CONFIG,), ())
@@ -93,6 +106,20 @@ class Paths:
         """One directory per template."""
         return self.cache / "templates"
 
+    @property
+    def trust(self) -> Path:
+        """Whom this user trusts: certificates, lists, blocked images."""
+        return self.state / "trust"
+
+    def has_rules(self) -> bool:
+        """Tell whether anything here says what may be run: where nothing does, all may."""
+        return any(each.exists() for each in (self.policy_file, self.site_trust, self.trust))
+
+    @property
+    def endorse(self) -> Path:
+        """What this user vouches for: keys, images and lists."""
+        return self.state / "endorse"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -117,6 +144,18 @@ class Settings:
     """How a machine's disk is written to the host's: see ``docs/explanation/backends.md``."""
     template_hours: int = 8
     """How long an unused template's memory stays in RAM; after it, it is read from disk."""
+    grid_certificates: str = "/etc/grid-security/certificates"
+    """Where the authorities of grids are, with their revocation lists; empty: nowhere."""
+    trust_sha1: bool = False
+    """Whether signatures by SHA-1 count: for old lists that nobody signs anew."""
+    trust_local_urls: bool = False
+    """Whether images may be fetched from this host itself and what lies beside it."""
+    image_quota: str = ""
+    """How much the images may take, as ``200G``; empty: as much as there is room for."""
+    plain_registries: tuple[str, ...] = ()
+    """Registries that are asked without encryption, as HOST or HOST:PORT."""
+    event_handler: str = ""
+    """A program of the site that is called when images come and go."""
 
 
 def load_settings(files: tuple[Path, ...]) -> Settings:
@@ -157,7 +196,7 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, Any]:
 def _typed(file: Path, key: str, value: object, wanted: type) -> object:
     if wanted is tuple and isinstance(value, list):
         for item in value:
-            _network(file, key, item)
+            _CHECKS[key](file, key, item)
         return tuple(str(item) for item in value)
     if type(value) is not wanted:
         raise Invalid(f"{file}: '{key}' must be {_KINDS[wanted]}, not {value!r}")
@@ -165,16 +204,24 @@ def _typed(file: Path, key: str, value: object, wanted: type) -> object:
         raise Invalid(f"{file}: '{key}' must be positive, not {value!r}")
     if key == "uid_first" and not UID_LEAST <= int(str(value)) <= UID_MOST:
         raise Invalid(f"{file}: 'uid_first' must be from {UID_LEAST} to {UID_MOST}, not {value!r}")
+    if key in _PATHS and value and not str(value).startswith("/"):
+        raise Invalid(f"{file}: '{key}' must be a path from / on, not {value!r}")
+    if key == "image_quota" and value:
+        _size(file, key, str(value))
     if key in CHOICES and value not in CHOICES[key]:
         raise Invalid(f"{file}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}")
     return value
 
 
-def _memory(file: Path, text: str) -> int:
+def _size(file: Path, key: str, text: str) -> int:
     try:
-        size = parse_size(text)
+        return parse_size(text)
     except Invalid as error:
-        raise Invalid(f"{file}: 'memory': {error.message}", hint=error.hint) from error
+        raise Invalid(f"{file}: '{key}': {error.message}", hint=error.hint) from error
+
+
+def _memory(file: Path, text: str) -> int:
+    size = _size(file, "memory", text)
     if size < MIB:
         raise Invalid(f"{file}: 'memory' must be 1M or more, not {text}")
     return size // MIB
@@ -187,3 +234,15 @@ def _network(file: Path, key: str, item: object) -> None:
         ipaddress.ip_network(str(item))
     except ValueError as error:
         raise Invalid(f"{file}: '{key}' has no network: {error}") from error
+
+
+def _registry(file: Path, key: str, item: object) -> None:
+    import re  # noqa: PLC0415 - as above
+
+    if type(item) is not str or not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?", str(item)
+    ):
+        raise Invalid(f"{file}: '{key}' must have HOST or HOST:PORT, not {item!r}")
+
+
+_CHECKS = {"site_networks": _network, "plain_registries": _registry}

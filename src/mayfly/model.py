@@ -61,6 +61,8 @@ class Account:
     """All groups, the primary one included."""
     home: str
     shell: str
+    all_groups: tuple[str, ...] = ()
+    """Names of the groups that the host's databases have him in; for rules, not for machines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,11 @@ class Image:
     derived: tuple[str, ...] = ()
     """What was done to that file, step by step, with the programs' versions."""
     tags: tuple[str, ...] = ()
+
+    @property
+    def listed_sha512(self) -> str:
+        """Give what a list has of it: the SHA-512 of the file that came, or of its disk."""
+        return self.endorsed_sha512 or self.sha512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from mayfly.config import Paths, Settings, load_settings
 from mayfly.engine.kvm import Verdict, choose_accelerator
 from mayfly.engine.probe import Qemu, probe_qemu
-from mayfly.engine.template import Engine
+from mayfly.engine.records import list_records
+from mayfly.engine.template import META, Engine
 from mayfly.errors import Failed
 from mayfly.host.settings import HostSettings, check_uids_apart
 from mayfly.images.catalogue import Catalogue
@@ -65,3 +69,19 @@ def kernels(paths: Paths) -> list[Path]:
     """Give the Linux kernels on this host that a tiny guest could boot."""
     beside = [kernel for top in paths.image_dirs for kernel in sorted(top.glob("*/vmlinuz"))]
     return [*beside, *sorted(Path("/boot").glob("vmlinuz*"))]
+
+
+def image_users(paths: Paths) -> dict[str, str]:
+    """Say of each image that a template or a machine of this user refers to, which one that is.
+
+    Root's are also those of the host service, standbys among them.
+    """
+    found: dict[str, str] = {}
+    for meta in paths.templates.glob("[!.]*/" + META):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            found[str(json.loads(meta.read_text())["image"])] = f"template {meta.parent.name[:12]}"
+    states = (paths.state, HostSettings().state)
+    for state in states if os.geteuid() == 0 else states[:1]:
+        for record in list_records(replace(paths, state=state).machines):
+            found[record.image] = f"machine {record.id}"
+    return found

@@ -103,6 +103,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         memory_mib = 1024
         network = "open"
         site_networks = ["192.0.2.0/24", "2001:db8::/32"]
+        plain_registries = ["registry.example.org:5000"]
         workdir_limit_mib = 5
         workdir_files = 6
         keep_hours = 7
@@ -117,6 +118,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         memory_mib=1024,
         network="open",
         site_networks=("192.0.2.0/24", "2001:db8::/32"),
+        plain_registries=("registry.example.org:5000",),
         workdir_limit_mib=5,
         workdir_files=6,
         keep_hours=7,
@@ -151,6 +153,11 @@ def test_memory_may_be_written_as_a_size(tmp_path: Path) -> None:
         ("site_networks = ['10.0.0.0/99']", "site_networks"),
         ("site_networks = ['10.0.0.1/8']", "site_networks"),
         ("site_networks = [5]", "site_networks"),
+        ("plain_registries = ['a b']", "plain_registries"),
+        ("image_quota = 'much'", "image_quota"),
+        ("image_quota = 5", "image_quota"),
+        ("plain_registries = [5.5]", "plain_registries"),
+        ("plain_registries = ['https://a']", "plain_registries"),
         ("[cpus]\na = 1", "cpus"),
     ],
 )
@@ -179,9 +186,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_the_page_of_settings_has_a_line_for_each() -> None:
     page = (REPOSITORY / "docs/reference/settings.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", page, re.MULTILINE))
-    shown = {"()": "[]"}
-    defaults = {
-        field.name: str(getattr(Settings(), field.name)).replace("()", shown["()"])
-        for field in fields(Settings)
-    }
+    shown = {"()": "[]", "True": "true", "False": "false"}
+    texts = {field.name: str(getattr(Settings(), field.name)) for field in fields(Settings)}
+    defaults = {name: shown.get(text, text) for name, text in texts.items()}
     assert {key: value.strip('"') for key, value in rows.items()} == defaults

@@ -24,6 +24,7 @@ UNIT = PACKAGING / "mayfly-host.service"
 ONLY_HERE = {
     "ca-certificates",
     "cpio",
+    "docker-registry",
     "fdisk",
     "iproute2",
     "openssh-client",

@@ -141,7 +141,9 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     job = _job(options, settings, progress)
     # An image of one's own is nobody's business but one's own: the service has the site's.
     own = os.geteuid() != 0 and (paths.images / options.image).is_dir()
-    fields = claim_fields(job, key=options.job or "", wait=not options.no_wait)
+    fields = claim_fields(
+        job, key=options.job or "", wait=not options.no_wait, **_given(job, options)
+    )
     early = click.get_current_context().obj
     asked = early.take({} if own or options.detach else fields) if early else None
     if asked is not None:
@@ -152,6 +154,12 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
     if connection is not None:
         return run_hosted(connection, job, steps, fields)
     return _run_alone(options, job, progress, steps)
+
+
+def _given(job: Job, options: Options) -> dict[str, bool]:
+    """Say that a network was not asked for, but set: a policy may leave it out then."""
+    set_only = options.network is None and job.spec.network is not NetworkMode.NONE
+    return {"network_asked": False} if set_only else {}
 
 
 def _connect(progress: Progress) -> client.Connection | None:
@@ -179,7 +187,12 @@ def _detached(
         )
     life_s = parse_duration(options.time_limit) if options.time_limit else None
     wanted = claim_fields(
-        job, key=options.job or "", wait=not options.no_wait, outlive=True, life_s=life_s
+        job,
+        key=options.job or "",
+        wait=not options.no_wait,
+        outlive=True,
+        life_s=life_s,
+        **_given(job, options),
     )
     name = make_machine(connection, wanted, steps)
     click.echo(name)
@@ -191,11 +204,17 @@ def _run_alone(options: Options, job: Job, progress: Progress, steps: Steps) -> 
     from mayfly.engine.oneshot import run_one  # noqa: PLC0415 - a client of the service needs none
     from mayfly.engine.process import namespaces_work  # noqa: PLC0415
     from mayfly.images.catalogue import check  # noqa: PLC0415
+    from mayfly.images.usage import mark_used  # noqa: PLC0415
     from mayfly.wiring import catalogue_of, engine_for, load  # noqa: PLC0415
 
     paths, settings = load()
-    image = catalogue_of(paths).find(options.image)
+    if paths.has_rules():
+        from mayfly.cli.permitted import permitted  # noqa: PLC0415 - as above
+
+        job = permitted(paths, job, network_asked=options.network is not None, note=progress.warn)
+    image = catalogue_of(paths).find(job.spec.image)
     check(image)
+    mark_used(image)
     engine, verdict = engine_for(paths, settings)
     if verdict.accelerator == "tcg" and settings.accelerator == "auto":
         _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")

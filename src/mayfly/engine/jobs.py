@@ -25,6 +25,8 @@ class Job:
     keep_on_failure: bool = False
     sized: bool = True
     """Whether a size was asked for; else a batch job's machine has what the job was granted."""
+    may_root: bool = True
+    """Whether its owner may become root in the machine."""
     label: str = ""
     """The command, for people who list machines."""
 

@@ -169,7 +169,7 @@ def start_machine(
     name, place = held or new_place(engine.paths.machines)
     process: Process | None = None
     try:
-        record = _new_record(engine, template, order, name)
+        record = _new_record(engine, template, image, order, name)
         process, record = _spawn(engine, template, image, order, (place, record, memory_fd))
         order.meanwhile()
         _begin(process, template)
@@ -190,7 +190,9 @@ def start_machine(
     return machine
 
 
-def _new_record(engine: Engine, template: Template, order: Order, name: str) -> Record:
+def _new_record(
+    engine: Engine, template: Template, image: Image, order: Order, name: str
+) -> Record:
     return Record(
         id=name,
         image=template.image,
@@ -202,6 +204,7 @@ def _new_record(engine: Engine, template: Template, order: Order, name: str) -> 
         command=order.command,
         created_at=time.time(),
         uid=engine.settings.uid_first + slot(name) if os.geteuid() == 0 else None,
+        image_sha512=image.listed_sha512,
     )
 
 

@@ -111,8 +111,8 @@ def _give(
         shares = tuple(
             {"path": str(share.path), "read_only": share.read_only} for share in job.shares
         )
-    # Its owner may become root in it: it is theirs, and nobody else can reach its ports.
-    machine.claim(job.account, root=True, network=network, shares=shares)
+    # Unless the site forbids it: nobody else can reach its ports.
+    machine.claim(job.account, root=job.may_root, network=network, shares=shares)
 
 
 def _session(machine: Machine, request: JobRequest, steps: Steps) -> JobResult:

@@ -69,6 +69,8 @@ class Record:
     """host:port pairs of a restricted network."""
     job: str = ""
     """Key of the batch job's right."""
+    image_sha512: str = ""
+    """What a list has of its image; empty: it was made by an earlier version."""
 
 
 _NOTHING = type(None)

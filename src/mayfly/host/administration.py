@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def status(service: Service, caller: Caller, _: Message) -> None:
                 "templates": service.shared_mib(),
             },
             "callers": len(service.callers),
+            "untrusted": sum(bool(one.distrust) for one in service.table),
         }
     )
 
@@ -77,6 +79,7 @@ def _findings(service: Service) -> list[Finding]:
     found = [_disk(service.settings.state), _disk(service.engine.paths.cache), _qemu(service)]
     for (name, _), hot in service.hot.items():
         found.append(_standby(service, name, hot))
+    found.append(_rules(service))
     found.append(
         Finding(
             name="in service",
@@ -85,6 +88,12 @@ def _findings(service: Service) -> list[Finding]:
         )
     )
     return found
+
+
+def _rules(service: Service) -> Finding:
+    """Say whether policy and image lists can be read."""
+    trouble = service.gate.trouble or service.trust_trouble
+    return Finding(name="policy and trust", ok=not trouble, detail=trouble or "as written")
 
 
 def _disk(directory: Path) -> Finding:
@@ -149,7 +158,9 @@ def metrics(service: Service, caller: Caller, _: Message) -> None:
 def warm(service: Service, caller: Caller, message: Message) -> None:
     """Keep standbys of an image until the service ends, or it is cooled."""
     name = text_of(message, "image")
-    check_image(service.catalogue.find(name))
+    image = service.catalogue.find(name)
+    check_image(image)
+    service.gate.check(image, datetime.now(UTC))
     shape = shape_for(_number(message, "cpus", 1), _number(message, "memory_mib", 512))
     count = _number(message, "count", 1)
     standby = Standby(

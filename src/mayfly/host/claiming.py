@@ -17,7 +17,8 @@ def claim_request(
 ) -> dict[str, Any]:
     """Give the fields of a claim; ``size`` is CPUs and MiB, None what the job was granted.
 
-    ``more``: ``allow``, ``shares``, ``disk_mib``, ``wait``, ``outlive``, ``life_s``.
+    ``more``: ``root``, ``allow``, ``shares``, ``disk_mib``, ``wait``, ``outlive``, ``life_s``,
+    ``network_asked``.
     """
     cpus, memory_mib = size or (None, None)
     plain: dict[str, Any] = {
@@ -27,6 +28,7 @@ def claim_request(
         "network": network,
         "label": label,
         "job": job,
+        "root": False,
         "allow": [],
         "shares": [],
         "disk_mib": None,

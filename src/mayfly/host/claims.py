@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from mayfly.engine.linux import start_time
@@ -105,6 +106,8 @@ def _machine_for(service: Service, request: Request) -> Step[tuple[Hosted, Given
 
 def _check_wanted(service: Service, request: Request) -> None:
     """Raise when the job has ended, or the client: it may have waited for long."""
+    # It may have been taken back while this one waited.
+    service.gate.check(request.image, datetime.now(UTC))
     key, peer = request.wish.job, request.caller.peer
     if key and service.rights.find(key) is None:
         raise Denied(f"job {key} has ended")
@@ -217,7 +220,7 @@ def _claim_message(request: Request, network: Connected) -> dict[str, Any]:
     return {
         "type": "claim",
         "account": account_message(request.account),
-        "root": True,
+        "root": request.may_root,
         "network": None if network.guest is None else dict(network.guest),
         "shares": shares,
         "time_ns": time.time_ns(),

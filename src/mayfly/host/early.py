@@ -95,6 +95,7 @@ def request_of(words: Sequence[str]) -> dict[str, Any] | None:
         network=network,
         label=" ".join(command)[:200],
         job=job,
+        root="root" in values,
     )
 
 
@@ -110,6 +111,8 @@ def _split(words: Sequence[str]) -> tuple[dict[str, str], str, list[str]] | None
             value = value if equals else next(rest, "")
             if VALUES[name]:
                 values[VALUES[name]] = value
+        elif word == "--root":
+            values["root"] = ""
         elif word.startswith("-") and word not in FLAGS:
             return None
         elif not word.startswith("-"):

@@ -21,6 +21,7 @@ from mayfly.host.limits import (
     why,
 )
 from mayfly.host.names import account_for
+from mayfly.host.permits import permitted
 from mayfly.host.request import Request
 from mayfly.host.rights import Right
 from mayfly.host.settings import Requests
@@ -28,6 +29,7 @@ from mayfly.host.state import Service
 from mayfly.host.wish import Wish, parse_wish
 from mayfly.host.work import Step
 from mayfly.images.catalogue import check
+from mayfly.images.usage import mark_used
 from mayfly.model import Account, Shape
 from mayfly.units import MEMORY_LEAST_MIB
 
@@ -76,13 +78,16 @@ def _admit(service: Service, caller: Caller, wish: Wish) -> Step[Request]:
     account = yield from account_for(service, caller.peer)
     shape = _shape(service, caller, wish)
     right = _permit(service, caller, account, wish, shape)
+    wish, may_root = permitted(service, caller, account, wish, shape)
     image = service.catalogue.find(wish.image)
     check(image)
+    mark_used(image)
     request = Request(
         key=f"{next(_numbers)}",
         caller=caller,
         wish=wish,
         image=image,
+        may_root=may_root,
         shape=shape,
         account=account,
         right=right,

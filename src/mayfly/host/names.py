@@ -43,4 +43,5 @@ def _look_up(peer: Peer) -> Step[Account]:
 
 def _account(stored: dict[str, Any]) -> Account:
     groups = tuple(Group(**group) for group in stored.pop("groups"))
-    return Account(**stored, groups=groups)
+    known = tuple(stored.pop("all_groups"))
+    return Account(**stored, groups=groups, all_groups=known)

@@ -16,6 +16,7 @@ from mayfly.host.loop import Wait
 from mayfly.host.machines import as_item, may_enter, own
 from mayfly.host.qemu import answered, replied
 from mayfly.host.state import RESUMING, Hosted, Service
+from mayfly.host.trust import check_new_job
 from mayfly.host.watching import occupied
 from mayfly.host.work import Step
 from mayfly.model import State
@@ -55,6 +56,7 @@ def enter(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Give the session port of a machine in which no job of a client runs."""
     hosted = yield from ready(service, caller, message, State.RUNNING)
     may_enter(service, caller, hosted)
+    check_new_job(service, hosted)
     if hosted.caller is not None or hosted.client >= 0:
         raise Conflict(
             f"a job runs in machine '{hosted.id}', and its only session is taken by it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import grp
+import os
 import pwd
 import socket
 import struct
@@ -80,14 +81,27 @@ def account_of(peer: Peer) -> Account:
     try:
         entry = pwd.getpwuid(peer.uid)
         name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+        known = _all_groups(name, entry.pw_gid)
     except KeyError:
+        known = ()
         name = _made_up("user", peer.uid, pwd.getpwnam)
         home, shell = f"/home/{name}", SHELL
     gids = dict.fromkeys([peer.gid, *peer.gids])
     groups = tuple(Group(name=_group_name(number), gid=number) for number in gids)
     return Account(
-        name=name, uid=peer.uid, gid=peer.gid, groups=groups, home=home, shell=shell or SHELL
+        name=name,
+        uid=peer.uid,
+        gid=peer.gid,
+        groups=groups,
+        home=home,
+        shell=shell or SHELL,
+        all_groups=known,
     )
+
+
+def _all_groups(name: str, gid: int) -> tuple[str, ...]:
+    """Give the groups of a user, also those that this process of his has left behind."""
+    return tuple(_group_name(number) for number in os.getgrouplist(name, gid))
 
 
 def _group_name(gid: int) -> str:

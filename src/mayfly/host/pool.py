@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 
 from mayfly.errors import MayflyError
 from mayfly.host.demand import wanted_counts
@@ -66,6 +67,7 @@ def _drop_stale(service: Service, key: Key, hot: Hot) -> None:
     try:
         image = service.catalogue.find(name)
         check(image)
+        service.gate.check(image, datetime.now(UTC))
         fresh = image.sha512
     except MayflyError as error:
         hot.trouble, fresh = error.message, "none"
@@ -85,6 +87,7 @@ def _make_one(service: Service, key: Key, hot: Hot) -> Task:
     began = time.monotonic()
     try:
         image = service.catalogue.find(name)
+        service.gate.check(image, datetime.now(UTC))
         yield from make(service, Making(image=image, shape=shape, label="(standby)"), _unheard)
     except MayflyError as error:
         hot.failures += 1

@@ -24,3 +24,5 @@ class Request:
     """By the monotonic clock."""
     key: str
     """Its name in the line."""
+    may_root: bool = True
+    """Whether its owner may be root in the machine."""

@@ -102,6 +102,7 @@ def claim_fields(job: Job, *, key: str = "", **more: Any) -> dict[str, Any]:
         label=job.label,
         job=key,
         disk_mib=spec.disk_mib,
+        root=job.request.root,
         allow=list(spec.allow),
         shares=paths_of([(str(share.path), share.read_only) for share in job.shares]),
         **more,
@@ -116,6 +117,8 @@ def claim(
     def heard(message: Mapping[str, Any], fds: Sequence[int]) -> None:
         if message.get("type") == "progress":
             steps.report(str(message.get("text")))
+        elif message.get("type") == "note":
+            steps.note(str(message.get("text")))
         elif message.get("type") == "line":
             steps.report(f"waiting in line, place {message.get('place')}: {message.get('why')}")
         elif message.get("type") == "share" and job is not None:

@@ -26,10 +26,12 @@ from mayfly.host.loop import Task, Wait
 from mayfly.host.machines import as_item, may_enter
 from mayfly.host.network import connect
 from mayfly.host.operations import go_on, ready
+from mayfly.host.permits import check_resumed
 from mayfly.host.points import in_child
 from mayfly.host.qemu import replied
 from mayfly.host.rights import put_into_cgroup
 from mayfly.host.state import RESUMING, SAVED, SUSPENDING, Hosted, Service
+from mayfly.host.trust import check_new_job
 from mayfly.host.watching import end, end_process, end_qemu, forget_client, watch
 from mayfly.host.work import Channel, Done, Step, work
 from mayfly.model import NetworkMode, State
@@ -113,9 +115,11 @@ def resume(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Let a paused, suspended or kept machine go on."""
     hosted = yield from ready(service, caller, message, State.PAUSED, State.SUSPENDED, State.KEPT)
     if hosted.record.state is State.PAUSED:
+        check_new_job(service, hosted)
         yield from go_on(service, hosted)
     else:
         may_enter(service, caller, hosted)
+        yield from check_resumed(service, hosted, caller)
         yield from bring_back(service, hosted, caller)
         return
     caller.ok({"machine": as_item(hosted)})

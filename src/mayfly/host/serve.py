@@ -20,7 +20,7 @@ from mayfly.engine.probe import probe_qemu
 from mayfly.engine.records import reap
 from mayfly.engine.template import Engine, sweep_templates
 from mayfly.errors import Conflict, Denied, MayflyError, Unavailable
-from mayfly.host import line, pool
+from mayfly.host import line, pool, trust
 from mayfly.host.administration import DRAINED
 from mayfly.host.adopt import adopt_all
 from mayfly.host.door import close_door, listen, open_door
@@ -28,6 +28,7 @@ from mayfly.host.expiry import end_expired
 from mayfly.host.limits import overhead_mib, shape_for
 from mayfly.host.logs import LogStore
 from mayfly.host.metrics import Metrics, write_metrics
+from mayfly.host.permission import Gate
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings
 from mayfly.host.state import Hot, Service
@@ -107,6 +108,7 @@ def _new_service(engine: Engine, settings: HostSettings, catalogue: Catalogue) -
         logs=LogStore(settings.state / "logs", settings.logs),
         metrics=Metrics(),
         templates=Templates(engine.paths.templates),
+        gate=Gate(policy_file=engine.paths.policy_file, site_trust=engine.paths.site_trust),
         draining=(settings.state / DRAINED).exists(),
     )
     for standby in settings.standby:
@@ -138,6 +140,7 @@ def _run(service: Service, door: socket.socket) -> None:
     _clear_left(service, turns=LEFT_TURNS)
     service.on_change = lambda: _on_change(service)
     open_door(service, door)
+    trust.begin(service)
     pool.rethink(service)
     _tidy(service)
     if service.settings.metrics_file is not None:

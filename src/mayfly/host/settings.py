@@ -140,6 +140,8 @@ class HostSettings:
     collect: Path | None = None
     """A program of the site that is called with the directory of an ended machine's logs."""
     metrics_file: Path | None = None
+    trust_update_s: float = 300.0
+    """How often image lists are asked for."""
     limits: Limits = Limits()
     standby: tuple[Standby, ...] = ()
     kept: Kept = Kept()

@@ -21,6 +21,7 @@ from mayfly.host.logs import LogStore
 from mayfly.host.loop import Loop, Timer
 from mayfly.host.metrics import Gauges, Metrics
 from mayfly.host.peer import Accounts
+from mayfly.host.permission import Gate
 from mayfly.host.request import Request
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings, Standby
@@ -53,6 +54,8 @@ class Hosted:
     """Of the image, as far as a standby goes: a name may stand for another image tomorrow."""
     busy: str = ""
     """What is being done with it; nothing else may begin meanwhile."""
+    distrust: str = ""
+    """Why nobody may begin anything with its image any more."""
     doomed: str = ""
     """Why it shall end as soon as it is not busy."""
     ended: bool = False
@@ -149,6 +152,7 @@ class Service:
     logs: LogStore
     metrics: Metrics
     templates: Templates
+    gate: Gate
     loop: Loop = field(default_factory=Loop)
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)
@@ -171,6 +175,10 @@ class Service:
     """When to look for the next machine whose time is over."""
     booted_at: float | None = None
     """When the host was booted, by its clock: this changes only when the clock is set."""
+    trust_seen: object = None
+    """The state of the gate's files when the machines were last gone through."""
+    trust_trouble: str = ""
+    swept_at: float = float("-inf")
     draining: bool = False
     stopping: bool = False
     on_change: Callable[[], None] = lambda: None

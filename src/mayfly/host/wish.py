@@ -43,6 +43,10 @@ class Wish:
     label: str
     job: str
     """Key of the batch job's right, or ""."""
+    root: bool = False
+    """Whether the job is to be root in the machine."""
+    network_asked: bool = True
+    """Whether the user asked for the network himself; else a setting did."""
 
 
 def parse_wish(message: Mapping[str, Any]) -> Wish:
@@ -65,6 +69,8 @@ def parse_wish(message: Mapping[str, Any]) -> Wish:
         life_s=_seconds(message, "life_s"),
         label=_label(message),
         job=_text(message, "job", 200) if message.get("job") else "",
+        root=_flag(message, "root", default=False),
+        network_asked=_flag(message, "network_asked", default=True),
     )
 
 

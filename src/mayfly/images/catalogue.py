@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mayfly.errors import Conflict, Denied, Failed, Invalid, Missing, Untrusted
 from mayfly.images.record import RECORD, Facts, make_record, read_record, write_record
+from mayfly.images.usage import forget
 from mayfly.model import Image
 
 log = logging.getLogger("mayfly.images")
@@ -173,6 +174,7 @@ class Catalogue:
             _make_private(gone.parent)
             place.rename(gone)
             _clear(gone)
+            forget(place)
 
 
 def _names(directory: Path) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mayfly.errors import Failed, Invalid
 from mayfly.images.catalogue import Catalogue, Draft
-from mayfly.images.convert import convert
+from mayfly.images.convert import convert, converter
 from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
@@ -23,11 +24,24 @@ from mayfly.images.hostile import (
     readable,
     writable,
 )
-from mayfly.images.outside import about, opened_file, unchanging
+from mayfly.images.outside import about, opened_file, sha512_of, unchanging
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
 from mayfly.units import GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What is known of a file before it is read."""
+
+    os: str = "unknown"
+    source: str = ""
+    """Where it came from, in words; empty: the file."""
+    version: str = ""
+    sha512: str = ""
+    """Of the file, where that was checked already."""
+    tags: tuple[str, ...] = ()
 
 
 def import_image(
@@ -40,6 +54,19 @@ def import_image(
     report: Report = silent,
 ) -> Image:
     """Convert a disk file and admit it to the catalogue."""
+    return import_file(file, name, catalogue, Origin(os=os_name), force=force, report=report)
+
+
+def import_file(
+    file: Path,
+    name: str,
+    catalogue: Catalogue,
+    origin: Origin,
+    *,
+    force: bool = False,
+    report: Report = silent,
+) -> Image:
+    """Convert a disk file of known origin and admit it to the catalogue."""
     with (
         about(file),
         opened_file(file) as source,
@@ -49,11 +76,20 @@ def import_image(
         report("check", None)
         with unchanging(source, draft.directory) as still:
             disk = _judge(still)
+            sha512 = origin.sha512 or sha512_of(still)
             _convert(still, disk, draft, report=report)
         _judge_made(draft, disk)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)
-        facts = Facts(os=os_name, source=f"file {file.name} ({disk.format})", disk_bytes=disk.bytes)
+        facts = Facts(
+            os=origin.os,
+            source=origin.source or f"file {file.name} ({disk.format})",
+            disk_bytes=disk.bytes,
+            version=origin.version,
+            endorsed_sha512=sha512,
+            derived=(f"{converter()}: {disk.format} to qcow2",),
+            tags=origin.tags,
+        )
         return draft.admit(facts)
 
 

@@ -35,8 +35,8 @@ def opened_file(file: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def about(file: Path) -> Iterator[None]:
-    """Say in every refusal which file it is about."""
+def about(file: Path | str) -> Iterator[None]:
+    """Say in every refusal what it is about."""
     try:
         yield
     except (Invalid, Quota, Untrusted) as error:

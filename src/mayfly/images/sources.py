@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mayfly.errors import Invalid
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.container import sif
 from mayfly.images.container.archive import opened_archive
 from mayfly.images.container.convert import Opener, Wish, import_container
 from mayfly.images.container.layout import opened_layout
+from mayfly.images.container.remote import opened_remote
 from mayfly.images.container.siffile import opened_sif
 from mayfly.images.follow import Report, silent
 from mayfly.images.importer import import_image
 from mayfly.images.outside import about, opened_file
+from mayfly.images.registry import Access, Registry, parse_reference
+from mayfly.images.registry.reference import SCHEME
+from mayfly.images.transfer.part import Downloads
+from mayfly.images.transfer.whole import Terms
 from mayfly.model import Image
 
-ARCHIVE, LAYOUT, REGISTRY = "docker-archive:", "oci:", "docker://"
+ARCHIVE, LAYOUT = "docker-archive:", "oci:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Where things are kept that are fetched, and how."""
+
+    cache: Path
+    access: Access = field(default_factory=Access)
+    terms: Terms = field(default_factory=Terms)
+
+    @property
+    def downloads(self) -> Downloads:
+        """Give where what is on its way lies."""
+        return Downloads(directory=self.cache / "downloads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +63,12 @@ def import_source(
     source: str,
     wish: Wish,
     catalogue: Catalogue,
+    ways: Ways,
     *,
-    cache: Path,
     report: Report = silent,
 ) -> Image:
     """Bring in an image from whatever ``source`` names."""
-    opener = container_opener(source, report)
+    opener = container_opener(source, ways, report)
     if opener is None:
         return import_image(
             Path(source),
@@ -60,12 +78,11 @@ def import_source(
             force=wish.force,
             report=report,
         )
-    path = Path(source.removeprefix(ARCHIVE).removeprefix(LAYOUT))
-    with about(path):
-        return import_container(opener, wish, catalogue, cache=cache, report=report)
+    with about(source):
+        return import_container(opener, wish, catalogue, cache=ways.cache, report=report)
 
 
-def container_opener(source: str, report: Report) -> Opener | None:
+def container_opener(source: str, ways: Ways, report: Report) -> Opener | None:
     """Give what opens a container image; None when the source is a disk."""
     if source.startswith(ARCHIVE):
         named = parse_named(source.removeprefix(ARCHIVE))
@@ -73,8 +90,9 @@ def container_opener(source: str, report: Report) -> Opener | None:
     if source.startswith(LAYOUT):
         named = parse_named(source.removeprefix(LAYOUT))
         return lambda _: opened_layout(named.path, named.tag)
-    if source.startswith(REGISTRY):
-        raise Invalid("images in registries are not read yet")
+    if source.startswith(SCHEME):
+        registry = Registry(parse_reference(source), ways.access)
+        return lambda _: opened_remote(registry, ways.downloads, ways.terms)
     with about(Path(source)), opened_file(Path(source)) as file:
         head = file.read(sif.HEADER_BYTES)
     return partial(opened_sif, Path(source)) if sif.is_sif(head) else None

@@ -22,6 +22,7 @@ from mayfly.host.limits import overhead_mib
 from mayfly.host.logs import LogStore
 from mayfly.host.metrics import Metrics
 from mayfly.host.peer import Peer
+from mayfly.host.permission import Gate
 from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings, Standby
 from mayfly.host.state import Hosted, Hot, Service, host_memory_mib
@@ -280,6 +281,7 @@ def _service(top: Path, settings: HostSettings) -> Service:
         logs=LogStore(settings.state / "logs", settings.logs),
         metrics=Metrics(),
         templates=Templates(engine.paths.templates),
+        gate=Gate(policy_file=top / "policy.toml", site_trust=top / "trust"),
     )
 
 

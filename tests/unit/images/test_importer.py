@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,6 +63,9 @@ def test_a_disk_comes_in_whole(
     )
     assert (made.os, made.disk_bytes, made.format) == ("centos 7", 8 * MIB, "qcow2")
     assert made.source == f"file {file.name} ({form})"
+    assert made.endorsed_sha512 == hashlib.sha512(file.read_bytes()).hexdigest()
+    (step,) = made.derived
+    assert re.fullmatch(rf"qemu-img [0-9.]+[^ ]*: {form} to qcow2", step)
     assert content(made.disk, tmp_path) == raw.read_bytes()
     assert list(dict.fromkeys(phases)) == ["check", "convert", "hash"]
     assert catalogue.find("mine") == made

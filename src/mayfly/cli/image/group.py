@@ -14,6 +14,7 @@ import click
 from mayfly.cli.output import Progress
 from mayfly.config import Paths
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.transfer.pace import Pace
 from mayfly.images.trouble import explained
 from mayfly.model import Image
 from mayfly.units import show_size
@@ -79,6 +80,14 @@ class Steps:
         """Show the phase under way, and how much of it is done."""
         share = "" if fraction is None else f" ({fraction:.0%})"
         self._progress(f"{self._name}: {PHASES.get(phase, phase)}{share}")
+
+    def watch(self, pace: Pace) -> None:
+        """Show how far a transfer is, how fast it goes and how long it will take."""
+        self._progress(str(pace))
+
+    def note(self, text: str) -> None:
+        """Say something that stays."""
+        self._progress.note(text)
 
     def done(self, made: Image, verb: str) -> None:
         """Say what was made, and how to try it."""

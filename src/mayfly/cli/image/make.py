@@ -7,13 +7,16 @@ from dataclasses import replace
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
-from mayfly.config import Paths
+from mayfly.cli.image.pull import access_of, import_url, is_url
 from mayfly.images.build import build
 from mayfly.images.container.convert import Wish
 from mayfly.images.mirror import given_mirror
 from mayfly.images.recipe import RECIPES, Init, check_disk_bytes, find_recipe
-from mayfly.images.sources import import_source
+from mayfly.images.registry.reference import SCHEME
+from mayfly.images.sources import Ways, import_source
+from mayfly.images.transfer.whole import Terms
 from mayfly.units import parse_size
+from mayfly.wiring import load
 
 
 @image.command(
@@ -82,6 +85,7 @@ def build_image(
 Examples:
   mayfly image import debian-12-genericcloud-amd64.qcow2 --name stock-12
   mayfly image import appliance.ova --name appliance --os "centos 7"
+  mayfly image import https://images.example.org/el9.qcow2 --sha512 0b6f… --name el9
   mayfly image import docker-archive:tools.tar --name tools
   mayfly image import oci:layout:v3 --name tools-3 --size 20G
   mayfly image import docker://registry.example.org/lab/tools:3 --name tools-3
@@ -94,22 +98,28 @@ cloud-init. A container image gets a kernel of Debian's and a first process of
 Mayfly's; its variables are taken over, its entry point is not.
 """,
 )
-@click.argument("source", metavar="FILE|docker-archive:FILE[:TAG]|oci:DIR[:TAG]|docker://REF")
+@click.argument("source", metavar="FILE|URL|docker-archive:FILE[:TAG]|oci:DIR[:TAG]|docker://REF")
 @click.option("--name", required=True, help="Name of the image.")
 @click.option("--os", "os_name", default="", help="What is on the disk; else what is found there.")
-@click.option(
-    "--size",
-    default="8G",
-    show_default=True,
-    help="Disk that the guest sees, for container images.",
-)
+@click.option("--size", default="8G", show_default=True, help="Disk, for a container image.")
+@click.option("--sha512", help="Of the file at URL, from a source that you trust.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
 @explaining
-def import_file(source: str, name: str, os_name: str, size: str, force: bool) -> None:
+def import_file(
+    source: str, name: str, os_name: str, size: str, sha512: str | None, force: bool
+) -> None:
     """Import a disk file, such as a distribution's cloud image, or a container image."""
     wish = Wish(name=name, os=os_name, disk_bytes=check_disk_bytes(parse_size(size)), force=force)
     tidy_on_signals()
     steps = Steps(name)
-    cache = Paths.for_user().cache
-    made = import_source(source, wish, own_catalogue(), cache=cache, report=steps)
+    if is_url(source) and not source.startswith(SCHEME):
+        made = import_url(
+            source, steps, name=name, os_name=os_name or "unknown", sha512=sha512, force=force
+        )
+    elif sha512:
+        raise click.UsageError("--sha512 is for a URL")
+    else:
+        paths, settings = load()
+        ways = Ways(cache=paths.cache, access=access_of(settings), terms=Terms(watch=steps.watch))
+        made = import_source(source, wish, own_catalogue(), ways, report=steps)
     steps.done(made, "imported")

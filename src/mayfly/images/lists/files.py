@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -55,7 +56,14 @@ def sync_directory(directory: Path) -> None:
 def make_directory(directory: Path) -> None:
     """Make a directory that all may read and its owner alone may write to."""
     with explained(directory):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if directory.is_dir():
+            return
+        make_directory(directory.parent)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir()
+            if os.geteuid() == 0:
+                # Whatever the umask: who runs an image must see what vouches for it.
+                directory.chmod(0o755)
 
 
 def clear_debris(directory: Path) -> None:

@@ -114,5 +114,10 @@ def show_time(moment: datetime) -> str:
 
 def suggested_name(image: ListedImage) -> str:
     """Give a name for the catalogue; titles are free text and never become paths."""
-    words = re.sub(r"[^a-z0-9._-]+", "-", image.title.lower()).strip("-._")
-    return words[:64].rstrip("-._") or f"image-{image.identifier[:8]}"
+    return catalogue_name(image.title, image.identifier)
+
+
+def catalogue_name(title: str, identifier: str) -> str:
+    """Give the name in the catalogue for a title."""
+    words = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._")
+    return words[:64].rstrip("-._") or f"image-{identifier[:8]}"

@@ -78,7 +78,8 @@ _WORDS: dict[Rule, tuple[str, str]] = {
     Rule.DIGEST: ("a list is signed with SHA-256, SHA-384 or SHA-512", _ASK + " to sign it anew"),
     Rule.SHA1: (
         "SHA-1 signs nothing, unless the site allows it",
-        _ASK + " to sign it anew with SHA-512; the setting 'sha1' is for lists that nobody can",
+        _ASK
+        + " to sign it anew with SHA-512; the setting 'trust_sha1' is for lists that nobody can",
     ),
     Rule.SIGNATURE: ("the signature is that of this text", _NEVER),
     Rule.FORMAT: ("a list is JSON as the HEPiX format has it", _ASK + " to mend it"),
@@ -127,7 +128,7 @@ _WORDS: dict[Rule, tuple[str, str]] = {
     Rule.IMAGE_FORMAT: ("an image's entry is complete and well formed", _ASK + " to mend it"),
     Rule.URI: (
         "an image is fetched by HTTP(S), and not from this host itself",
-        _ASK + ", or set what is allowed",
+        _ASK + "; the setting 'trust_local_urls' is for a site of one host",
     ),
     Rule.ENDORSEMENT: (
         "an image bears the word of an image endorser, where the subscription asks for it",

@@ -80,6 +80,19 @@ class Updated:
             or (old.images if old else ()) != (new.images if new else ())
         )
 
+    @property
+    def words(self) -> str:
+        """Say what is to be known of it; empty when all is as before, and well."""
+        after, now = self.after, self.after.accepted
+        title = repr(now.title) if now else after.identifier
+        if after.withdrawn:
+            return f"{title} is trusted no more: {after.withdrawn}"
+        if after.trouble:
+            return f"{title} was not taken over: {after.trouble.words}"
+        if self.changed and now:
+            return f"{title} is version {now.version} now, with {len(now.images)} images"
+        return ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Offer:

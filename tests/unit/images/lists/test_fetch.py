@@ -8,86 +8,24 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mayfly.errors import Invalid, Unavailable, Untrusted
-from mayfly.images.lists.fetch import _Redirects, check_url, fetch
+from mayfly.images.lists.fetch import WORDS, check_url, fetch
 from mayfly.images.lists.uris import UriRules
+from mayfly.images.transfer.web import Redirects
 from tests.unit.images.lists.pki import Ca
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def reply(
-    status: int = 200, body: bytes = b"", length: int | None = None, **headers: str
-) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        for key, value in headers.items():
-            request.send_header(key, value)
-        if length is None or length >= 0:
-            request.send_header("Content-Length", str(len(body) if length is None else length))
-        request.end_headers()
-        request.wfile.write(body)
-
-    return answer
-
-
-def drip(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    for _ in range(600):
-        request.wfile.write(b"x")
-        time.sleep(0.05)
-
-
-def drip_headers(request: BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
-    drip(request)
-
-
-def hang(request: BaseHTTPRequestHandler) -> None:
-    request.rfile.read(1)
-
-
-def flood(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    for _ in range(10_000):
-        request.wfile.write(b"x" * 10_000)
+from tests.unit.images.web import Answer, Server, drip, drip_headers, flood, hang, reply, serving
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[str, dict[str, Answer]]]:
-    """A web server of tests: its URL, and what it answers for which path."""
-    answers: dict[str, Answer] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            try:
-                answers[self.path](self)
-            except (BrokenPipeError, ConnectionResetError):
-                return
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
-            """Say nothing."""
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.daemon_threads = True
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}", answers
-    running.shutdown()
-    thread.join()
-    running.server_close()
-
-
-Server = tuple[str, dict[str, Answer]]
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
 
 
 def test_a_list_is_fetched(server: Server) -> None:
@@ -186,7 +124,7 @@ def test_a_server_whose_certificate_nobody_knows_is_not_believed(
 
 def test_an_encrypted_way_does_not_become_a_plain_one(server: Server) -> None:
     url, _ = server
-    handler = _Redirects(UriRules(inner=True))
+    handler = Redirects(UriRules(inner=True), WORDS)
     request = urllib.request.Request("https://lists.example.org/a")
     with pytest.raises(Untrusted, match="from https to http:"):
         handler.redirect_request(request, None, 302, "", {}, f"{url}/a")
@@ -226,8 +164,8 @@ def test_a_redirect_to_what_no_list_may_be_is_refused(
 ) -> None:
     url, answers = server
     # The server is taken for one of the outside world.
-    monkeypatch.setattr("mayfly.images.lists.fetch._is_inner_host", lambda host: False)
-    monkeypatch.setattr("mayfly.images.lists.fetch.is_inner", lambda address: False)
+    monkeypatch.setattr("mayfly.images.transfer.web.is_inner_host", lambda host: False)
+    monkeypatch.setattr("mayfly.images.transfer.web.is_inner", lambda address: False)
     answers["/a"] = reply(302, Location=place)
     with pytest.raises(Untrusted, match="leads elsewhere"):
         fetch(f"{url}/a")

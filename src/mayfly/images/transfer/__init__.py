@@ -1,0 +1,1 @@
+"""Bring whole files here: by HTTP(S), or from a directory that hosts share."""
