@@ -25,6 +25,7 @@ from mayfly.images.hostile import (
     writable,
 )
 from mayfly.images.outside import about, opened_file, sha512_of, unchanging
+from mayfly.images.ova import disk_in, is_ova
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
@@ -72,12 +73,14 @@ def import_file(
         opened_file(file) as source,
         catalogue.draft(name, work=f"import {file.name}", force=force) as draft,
     ):
-        _judge(source)
+        if not is_ova(source):
+            _judge(source)
         report("check", None)
         with unchanging(source, draft.directory) as still:
-            disk = _judge(still)
             sha512 = origin.sha512 or sha512_of(still)
-            _convert(still, disk, draft, report=report)
+            with disk_in(still, draft.directory) as inner:
+                disk = _judge(inner)
+                _convert(inner, disk, draft, report=report)
         _judge_made(draft, disk)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)

@@ -135,6 +135,7 @@ def _fill(plan: Plan, tree: Tree, system: FileSystem, hashes: list[str], tell: T
             wanted[node.place] = node
     release = next(filter(None, map(tree.find, _OS_RELEASE)), None)
     text, done = b"", 0
+    tell("files", 0.0)
     for layer, part in enumerate(plan.layers):
         with unpacked(part, limit=2 * plan.room_bytes, what=_what(layer, plan)) as stream:
             archive = Tar(stream)

@@ -203,5 +203,10 @@ def _environment(run: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         entry
         for entry in _texts(run, "Env")
-        if "\0" not in entry and entry.partition("=")[0] and "=" in entry
+        if "\0" not in entry and entry.partition("=")[0] and "=" in entry and _is_text(entry)
     )
+
+
+def _is_text(entry: str) -> bool:
+    """Tell whether it can be written down: JSON has letters that are none."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in entry)

@@ -86,6 +86,8 @@ class Tree:
             _describe(self.root, member, layer)
             return
         *above, name = parts
+        if any(part.startswith(_WHITEOUT_META) for part in above):
+            return
         if name.startswith(_WHITEOUT):
             self._white_out(above, name, layer)
             return
