@@ -47,7 +47,7 @@ _FOREIGN = (
     (0, b"LUKS\xba\xbe", "encrypted by LUKS"),
     (32769, b"CD001", "an ISO image of a CD, not of a disk"),
 )
-_HINT = "disks can be qcow2, raw, vdi, or vmdk (monolithicSparse, streamOptimized); see qemu-img convert"
+_HINT = "formats: qcow2, raw, vdi, vmdk (monolithicSparse, streamOptimized); see qemu-img convert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
