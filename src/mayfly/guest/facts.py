@@ -8,6 +8,7 @@ from typing import Any
 
 from mayfly.guest.files import beneath, read_text
 from mayfly.guest.framing import PROTOCOL
+from mayfly.guest.settle import NO_INIT
 
 AGENT = "0.1.0"
 PROTOCOL_MIN = 1
@@ -43,9 +44,11 @@ def _assignments(text: str) -> list[tuple[str, str]]:
 
 
 def init_name(root: str = "/") -> str:
-    """Give the name of what started the machine: systemd, sysvinit, or its process 1."""
+    """Give the name of what started the machine: systemd, sysvinit, mayfly, or its process 1."""
     if os.path.isdir(beneath(root, "/run/systemd/system")):
         return "systemd"
+    if os.path.isdir(beneath(root, NO_INIT)):
+        return "mayfly"
     first = read_text(beneath(root, "/proc/1/comm")).strip() or "unknown"
     if first == "init" and os.path.exists(beneath(root, "/etc/inittab")):
         return "sysvinit"

@@ -8,8 +8,11 @@ from typing import Any
 
 from mayfly.guest import fields
 from mayfly.guest.fields import Refused
+from mayfly.guest.files import read_text
 from mayfly.guest.job import LIMITS, PATH, Credentials, Spec
 
+IMAGE_VARIABLES = "/usr/lib/mayfly/environ"
+_OF_THE_USER = (b"HOME", b"USER", b"LOGNAME", b"SHELL", b"HOSTNAME")
 SIDE_LIMIT = (1 << 16) - 1
 
 
@@ -68,6 +71,7 @@ def _environment(message: dict[str, Any], credentials: Credentials) -> dict[byte
         b"LOGNAME": credentials.name,
         b"SHELL": credentials.login_shell,
         b"PATH": PATH,
+        **image_variables(),
         **credentials.variables,
     }
     for name, value in (fields.record(message, "env") or {}).items():
@@ -76,6 +80,16 @@ def _environment(message: dict[str, Any], credentials: Credentials) -> dict[byte
             raise Refused(f"'{name}' cannot be the name of a variable")
         env[key] = fields.raw(value, "env")
     return env
+
+
+def image_variables(path: str = IMAGE_VARIABLES) -> dict[bytes, bytes]:
+    """Give what an image that was a container has for its programs, as /proc/PID/environ has it.
+
+    Who the user is, is not for the image to say.
+    """
+    entries = read_text(path).encode("utf-8", "surrogateescape").split(b"\0")
+    pairs = [entry.partition(b"=") for entry in entries]
+    return {key: value for key, _, value in pairs if key and key not in _OF_THE_USER}
 
 
 def _limits(record: dict[str, Any]) -> tuple[tuple[int, tuple[int, int]], ...]:

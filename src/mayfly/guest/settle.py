@@ -15,6 +15,8 @@ from mayfly.guest.system import Tool
 QUIET_S = 0.5
 QUIET_SHARE = 0.9
 LOOK_S = 1.0
+NO_INIT = "/run/mayfly-init"
+"""There where the host's own first process runs instead of an init system: nothing is to come."""
 BOOTED = frozenset({"running", "degraded", "maintenance", "stopping"})
 LOGINS = frozenset({"getty", "agetty", "mingetty", "login", "sulogin"})
 BOOT_SCRIPTS = frozenset({"rc", "rcS", "startpar", "openrc"})
@@ -51,6 +53,8 @@ def settle(
 def _boot(deadline: float, tool: Tool, root: str, clock: Clock) -> str:
     if os.path.isdir(beneath(root, "/run/systemd/system")):
         return _systemd(deadline, tool, clock)
+    if os.path.isdir(beneath(root, NO_INIT)):
+        return ""
     while not _has_login(root):
         if not _nap(deadline, clock):
             return "no login prompt yet"

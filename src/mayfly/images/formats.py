@@ -26,6 +26,12 @@ _VMDK = struct.Struct("<4sIIQQQQIQQQ")
 _VMDK_AT_END = (1 << 64) - 1
 _VMDK_DESCRIPTOR = 20 * SECTOR
 
+_VDI_AT = 0x40
+_VDI = struct.Struct("<5I256xII4x4x4xI4xQIIII16x16x16s16s")
+_VDI_VERSION, _VDI_BLOCK = 0x00010001, 1 << 20
+_VDI_KINDS = (1, 2)
+"""Growing and of fixed size; the others are layers over another disk."""
+
 _FOREIGN = (
     (0, b"# Disk DescriptorFile", "a VMDK descriptor, which only names the files of the disk"),
     (0, b"COWD", "a VMDK of an ESX 2 host"),
@@ -34,15 +40,14 @@ _FOREIGN = (
     (0, b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it with unzstd first"),
     (0, b"BZh", "compressed by bzip2: unpack it with bunzip2 first"),
     (0, b"PK\3\4", "a zip archive: unpack it first"),
-    (257, b"ustar", "a tar archive (an OVA is one): unpack it first"),
+    (257, b"ustar", "a tar archive: unpack it first"),
     (0, b"vhdxfile", "a VHDX"),
     (0, b"conectix", "a VHD"),
-    (0x40, b"\x7f\x10\xda\xbe", "a VDI"),
     (0, b"QED\0", "a QED"),
     (0, b"LUKS\xba\xbe", "encrypted by LUKS"),
     (32769, b"CD001", "an ISO image of a CD, not of a disk"),
 )
-_HINT = "disks can be qcow2, raw, or vmdk (monolithicSparse, streamOptimized); see qemu-img convert"
+_HINT = "formats: qcow2, raw, vdi, vmdk (monolithicSparse, streamOptimized); see qemu-img convert"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class Disk:
     """What a disk file says about itself."""
 
     format: str
-    """``qcow2``, ``raw`` or ``vmdk``."""
+    """``qcow2``, ``raw``, ``vmdk`` or ``vdi``."""
     bytes: int
     """Size of the disk that a guest would see."""
 
@@ -65,6 +70,8 @@ def recognise(file: BinaryIO, size: int) -> Disk:
         disk = Disk(format="qcow2", bytes=_qcow2(head))
     elif head.startswith(b"KDMV"):
         disk = Disk(format="vmdk", bytes=_vmdk(file, head, size))
+    elif head[_VDI_AT : _VDI_AT + 4] == b"\x7f\x10\xda\xbe":
+        disk = Disk(format="vdi", bytes=_vdi(head, size))
     else:
         disk = Disk(format="raw", bytes=_raw(head, size))
     if not 0 < disk.bytes <= LARGEST_BYTES:
@@ -139,6 +146,24 @@ def _vmdk_header(data: bytes) -> tuple[int, int]:
     if not 1 <= version <= 3 or not capacity or descriptor != 1 or descriptor_size > 1 << 16:
         raise Invalid("the vmdk is not one self-contained file", hint=_HINT)
     return int(capacity), int(directory)
+
+
+def _vdi(head: bytes, size: int) -> int:
+    if len(head) < _VDI_AT + _VDI.size:
+        raise Invalid("the vdi is truncated: even its header is not complete")
+    fields = _VDI.unpack_from(head, _VDI_AT)
+    _, version, _, kind, _, table, data, sector, disk, block, extra, blocks, used, *ids = fields
+    if version != _VDI_VERSION:
+        raise Invalid(f"the vdi has version {version:#x}; {_VDI_VERSION:#x} is known", hint=_HINT)
+    if kind not in _VDI_KINDS or any(map(any, ids)):
+        raise Invalid("the vdi is only a layer over another file, its parent", hint=_HINT)
+    if sector != SECTOR or block != _VDI_BLOCK or extra:
+        raise Invalid(f"the vdi is damaged: sectors of {sector}, blocks of {block} + {extra} bytes")
+    if disk > blocks * _VDI_BLOCK or used > blocks or table < _VDI_AT + _VDI.size:
+        raise Invalid("the vdi is damaged: its numbers contradict each other")
+    if table + 4 * blocks > size or data + used * _VDI_BLOCK > size:
+        raise Invalid("the vdi is truncated: it is shorter than its header says")
+    return -(-int(disk) // SECTOR) * SECTOR
 
 
 def _raw(head: bytes, size: int) -> int:

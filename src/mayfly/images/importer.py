@@ -6,30 +6,26 @@ qemu-img under limits, and the result is a qcow2 of our own making.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from mayfly.errors import Failed, Invalid, Missing, Quota
+from mayfly.errors import Failed, Invalid
 from mayfly.images.catalogue import Catalogue, Draft
 from mayfly.images.convert import convert, converter
-from mayfly.images.follow import Report, failure, follow, silent
+from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
-    TIMEOUT_S,
     guard,
-    is_readable,
     path_of,
     qemu_img,
     readable,
     writable,
 )
+from mayfly.images.outside import about, opened_file, sha512_of, unchanging
+from mayfly.images.ova import disk_in, is_ova
 from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
@@ -73,16 +69,18 @@ def import_file(
 ) -> Image:
     """Convert a disk file of known origin and admit it to the catalogue."""
     with (
-        _about(file),
-        _opened(file) as source,
+        about(file),
+        opened_file(file) as source,
         catalogue.draft(name, work=f"import {file.name}", force=force) as draft,
     ):
-        _judge(source)
+        if not is_ova(source):
+            _judge(source)
         report("check", None)
-        with _unchanging(source, draft) as still:
-            disk = _judge(still)
-            sha512 = origin.sha512 or _sha512(still)
-            _convert(still, disk, draft, report=report)
+        with unchanging(source, draft.directory) as still:
+            sha512 = origin.sha512 or sha512_of(still)
+            with disk_in(still, draft.directory) as inner:
+                disk = _judge(inner)
+                _convert(inner, disk, draft, report=report)
         _judge_made(draft, disk)
         check_boot(_start(draft), disk.bytes)
         report("hash", None)
@@ -98,59 +96,8 @@ def import_file(
         return draft.admit(facts)
 
 
-def _sha512(source: Any) -> str:
-    """Hash the file as it came: that is what a list can vouch for."""
-    source.seek(0)
-    return hashlib.file_digest(source, "sha512").hexdigest()
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    try:
-        # Not blocking: a FIFO of that name would else hold us for ever.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise Missing(f"there is no file {file}") from error
-    except OSError as error:
-        raise Invalid(f"it cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Invalid("it is not a file")
-    with open(descriptor, "rb") as source:
-        yield source
-
-
-@contextmanager
-def _about(file: Path) -> Iterator[None]:
-    """Say in every refusal which file it is about."""
-    try:
-        yield
-    except (Invalid, Quota) as error:
-        raise type(error)(f"cannot import {file}: {error.message}", hint=error.hint) from error
-
-
 def _judge(source: BinaryIO) -> Disk:
     return recognise(source, os.fstat(source.fileno()).st_size)
-
-
-@contextmanager
-def _unchanging(source: BinaryIO, draft: Draft) -> Iterator[BinaryIO]:
-    """Give the file, or a copy when others could change it after it was judged.
-
-    It is a copy too when qemu-img, which has fewer rights than root, could not read the file.
-    """
-    found = os.fstat(source.fileno())
-    ours = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
-    if ours and is_readable(source):
-        yield source
-        return
-    check_room(draft.directory, found.st_blocks * SECTOR)
-    copy = draft.directory / "copy"
-    argv = ["cp", "--sparse=always", "--reflink=auto", path_of(source), str(copy)]
-    follow(argv, timeout_s=TIMEOUT_S, pass_fds=(source.fileno(),))
-    with readable(copy) as target:
-        yield target
-    copy.unlink()
 
 
 def _convert(source: BinaryIO, disk: Disk, draft: Draft, *, report: Report) -> None:

@@ -112,7 +112,7 @@ _MASKED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One path of the layer: a file, or a symbolic link when it has a target."""
+    """One path of the layer: a file, a directory (its path ends in /), or a symbolic link."""
 
     path: str
     content: str = ""
@@ -120,13 +120,13 @@ class Item:
     target: str = ""
 
 
-def grub_cfg(kernel_options: str) -> str:
+def grub_cfg(kernel_options: str, *, kernel: str = "/vmlinuz", initrd: str = "/initrd.img") -> str:
     """Give GRUB's commands; Debian keeps the two links at the newest kernel."""
     return (
         "serial --unit=0 --speed=115200\n"
         "terminal_output serial\n"
-        f"linux /vmlinuz {kernel_options}\n"
-        "initrd /initrd.img\n"
+        f"linux {kernel} {kernel_options}\n"
+        f"initrd {initrd}\n"
         "boot\n"
     )
 
@@ -180,6 +180,8 @@ def pack(items: tuple[Item, ...]) -> bytes:
             info.mode = item.mode
             if item.target:
                 info.type, info.linkname = tarfile.SYMTYPE, item.target
+            elif item.path.endswith("/"):
+                info.type = tarfile.DIRTYPE
             else:
                 info.size = len(data)
             tar.addfile(info, None if item.target else io.BytesIO(data))

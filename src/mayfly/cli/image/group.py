@@ -24,6 +24,9 @@ PHASES = {
     "file system": "make the file system",
     "boot loader": "write the boot loader",
     "check": "check the file",
+    "kernel": "fetch a kernel",
+    "layers": "read the layers",
+    "files": "write the files",
     "convert": "convert to qcow2",
     "hash": "hash the disk",
 }

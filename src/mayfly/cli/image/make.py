@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
-from mayfly.cli.image.pull import import_url, is_url
+from mayfly.cli.image.pull import access_of, import_url, is_url
 from mayfly.images.build import build
-from mayfly.images.importer import import_image
+from mayfly.images.container.convert import Wish
 from mayfly.images.mirror import given_mirror
 from mayfly.images.recipe import RECIPES, Init, check_disk_bytes, find_recipe
+from mayfly.images.registry.reference import SCHEME
+from mayfly.images.sources import Ways, import_source
+from mayfly.images.transfer.whole import Terms
 from mayfly.units import parse_size
+from mayfly.wiring import load
 
 
 @image.command(
@@ -81,30 +84,42 @@ def build_image(
     epilog="""\b
 Examples:
   mayfly image import debian-12-genericcloud-amd64.qcow2 --name stock-12
-  mayfly image import appliance.vmdk --name appliance --os "centos 7"
+  mayfly image import appliance.ova --name appliance --os "centos 7"
   mayfly image import https://images.example.org/el9.qcow2 --sha512 0b6f… --name el9
+  mayfly image import docker-archive:tools.tar --name tools
+  mayfly image import oci:layout:v3 --name tools-3 --size 20G
+  mayfly image import docker://registry.example.org/lab/tools:3 --name tools-3
+  mayfly image import analysis.sif --name analysis
 
 \b
-The file can be qcow2, raw, or vmdk (monolithicSparse, streamOptimized); it must
-stand alone and boot by BIOS. Inside, Mayfly's agent is started by cloud-init.
+A disk can be qcow2, raw, vmdk (monolithicSparse, streamOptimized), vdi, or in an
+OVA; it must stand alone and boot by BIOS. Inside, Mayfly's agent is started by
+cloud-init. A container image gets a kernel of Debian's and a first process of
+Mayfly's; its variables are taken over, its entry point is not.
 """,
 )
-@click.argument("file", metavar="FILE|URL")
+@click.argument("source", metavar="FILE|URL|docker-archive:FILE[:TAG]|oci:DIR[:TAG]|docker://REF")
 @click.option("--name", required=True, help="Name of the image.")
-@click.option("--os", "os_name", default="unknown", show_default=True, help="What is on the disk.")
+@click.option("--os", "os_name", default="", help="What is on the disk; else what is found there.")
+@click.option("--size", default="8G", show_default=True, help="Disk, for a container image.")
 @click.option("--sha512", help="Of the file at URL, from a source that you trust.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
 @explaining
-def import_file(file: str, name: str, os_name: str, sha512: str | None, force: bool) -> None:
-    """Import a disk file, such as a distribution's cloud image."""
+def import_file(
+    source: str, name: str, os_name: str, size: str, sha512: str | None, force: bool
+) -> None:
+    """Import a disk file, such as a distribution's cloud image, or a container image."""
+    wish = Wish(name=name, os=os_name, disk_bytes=check_disk_bytes(parse_size(size)), force=force)
     tidy_on_signals()
     steps = Steps(name)
-    if is_url(file):
-        made = import_url(file, steps, name=name, os_name=os_name, sha512=sha512, force=force)
+    if is_url(source) and not source.startswith(SCHEME):
+        made = import_url(
+            source, steps, name=name, os_name=os_name or "unknown", sha512=sha512, force=force
+        )
     elif sha512:
         raise click.UsageError("--sha512 is for a URL")
     else:
-        made = import_image(
-            Path(file), name, own_catalogue(), os_name=os_name, force=force, report=steps
-        )
+        paths, settings = load()
+        ways = Ways(cache=paths.cache, access=access_of(settings), terms=Terms(watch=steps.watch))
+        made = import_source(source, wish, own_catalogue(), ways, report=steps)
     steps.done(made, "imported")

@@ -1,0 +1,184 @@
+"""Container images become machine images, and run: also without a shell, and for old programs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mayfly.images.catalogue import Catalogue
+from mayfly.images.container.kernel import kernel_kit
+from mayfly.images.mirror import host_mirror
+from mayfly.model import Image
+from tests.conftest import BUILD_LIMIT_S, Cli
+from tests.integration import registries
+from tests.unit.images.container import making
+from tests.unit.images.container.making import Entry, layer, symlink
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(BUILD_LIMIT_S),
+    pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox-static"),
+]
+RELEASE = b'ID=tiny\nVERSION_ID="1"\n'
+# Asks for the time as programs linked with glibc before 2.14 do: by a call to a fixed address.
+OLD_CODE = bytes.fromhex(
+    "48c7c0000460ff"  # mov rax, 0xffffffffff600400
+    "31ff"  # xor edi, edi
+    "ffd0"  # call rax
+    "483d00000060"  # cmp rax, 0x60000000: a time in 2021
+    "b83c000000"  # mov eax, 60: exit
+    "bf01000000"  # mov edi, 1
+    "7c02"  # jl to the system call
+    "31ff"  # xor edi, edi
+    "0f05"  # syscall
+)
+
+
+def old_program() -> bytes:
+    """Make a static ELF of these instructions."""
+    start, base = 64 + 56, 0x400000
+    size = start + len(OLD_CODE)
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base + start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + OLD_CODE
+
+
+def layers() -> list[bytes]:
+    """Give a container of one static program under a few names: no shell, no init, no libraries."""
+    busybox = Path(shutil.which("busybox") or "").read_bytes()
+    names = ["cat", "chmod", "echo", "env", "id", "ls", "mount", "ps", "stat", "true"]
+    lower = layer(
+        Entry(name="bin/busybox", data=busybox, mode=0o755),
+        *(symlink(f"bin/{name}", "busybox") for name in names),
+        Entry(name="bin/old", data=old_program(), mode=0o755),
+        Entry(name="gone", data=b"gone"),
+    )
+    return [lower, layer(Entry(name=".wh.gone"), Entry(name="etc/os-release", data=RELEASE))]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MAYFLY_HOME that has a kernel already."""
+    top = tmp_path_factory.mktemp("home")
+    kernel_kit(top / "cache", host_mirror(), report=lambda *told: None)
+    return top
+
+
+@pytest.fixture(scope="module")
+def tiny(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    cli = Cli(home=home)
+    file = making.docker_archive(tmp_path_factory.mktemp("archive") / "tiny.tar", layers())
+    cli("image", "import", f"docker-archive:{file}", "--name", "tiny", timeout_s=120, check=True)
+    yield cli
+    for template in json.loads(cli("template", "list", "--json", check=True).stdout):
+        cli("template", "remove", template["key"], "--yes")
+
+
+def found(cli: Cli, name: str) -> Image:
+    images = cli.home / "state/images"
+    return Catalogue(own=images, dirs=(images,)).find(name)
+
+
+def ran(cli: Cli, image: str, *words: str) -> str:
+    done = cli("run", "--no-workdir", image, "--", *words, timeout_s=400, check=True)
+    return done.stdout.decode()
+
+
+def test_a_container_of_one_program_runs_as_a_machine(tiny: Cli) -> None:
+    assert ran(tiny, "tiny", "echo", "hi") == "hi\n"
+    image = found(tiny, "tiny")
+    assert (image.os, image.tags) == ("tiny 1", ("container",))
+    assert len(image.endorsed_sha512) == 128
+    assert any("kernel 6." in step for step in image.derived)
+    words = json.loads((image.disk.parent / "container.json").read_text())
+    assert words["entrypoint"] == ["/bin/false"]
+
+
+def test_its_variables_are_there_and_who_runs_it_is_not_its_say(tiny: Cli) -> None:
+    variables = ran(tiny, "tiny", "env").splitlines()
+    assert {"PATH=/bin:/opt/x", "GREETING=good day"} <= set(variables)
+    asked = tiny("run", "--no-workdir", "--env", "GREETING=hello", "tiny", "--", "env", check=True)
+    assert "GREETING=hello" in asked.stdout.decode().splitlines()
+
+
+def test_the_machine_has_what_a_program_expects(tiny: Cli) -> None:
+    mounts = {line.split()[2]: line for line in ran(tiny, "tiny", "mount").splitlines()}
+    assert {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/run"} <= set(mounts)
+    assert "ext4 (rw" in mounts["/"]
+    files = ran(tiny, "tiny", "ls", "/", "/dev/fd/0", "/dev/null").split()
+    assert {"tmp", "lib", "boot"} <= set(files)
+    assert "gone" not in files
+    assert "\n    1 " in ran(tiny, "tiny", "ps")
+
+
+def test_programs_of_an_old_userland_run(tiny: Cli) -> None:
+    assert ran(tiny, "tiny", "old") == ""
+
+
+def test_the_same_program_dies_where_the_kernel_has_no_such_page(cli: Cli, tmp_path: Path) -> None:
+    program = tmp_path / "old"
+    program.write_bytes(old_program())
+    program.chmod(0o755)
+    assert cli("run", "debian-12", "--", "./old", cwd=tmp_path).returncode == 128 + 11
+
+
+def test_a_vmdk_of_it_runs(tiny: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.vmdk"
+    words = ["-O", "vmdk", "-o", "subformat=streamOptimized", str(found(tiny, "tiny").disk)]
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", *words, str(file)], check=True)
+    tiny("image", "import", str(file), "--name", "from-vmdk", check=True)
+    assert ran(tiny, "from-vmdk", "echo", "from a vmdk") == "from a vmdk\n"
+
+
+@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="needs squashfs-tools")
+def test_a_sif_becomes_an_image(home: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree/etc"
+    tree.mkdir(parents=True)
+    (tree / "os-release").write_bytes(RELEASE)
+    content = making.squashfs(tmp_path / "fs", tree.parent).read_bytes()
+    file = making.sif(tmp_path / "a.sif", content)
+    Cli(home=home)("image", "import", str(file), "--name", "from-sif", "--size", "1G", check=True)
+    image = found(Cli(home=home), "from-sif")
+    assert (image.os, image.source, image.disk_bytes) == ("tiny 1", "SIF a.sif", 1 << 30)
+
+
+@pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
+def test_an_image_that_skopeo_pushed_to_a_registry_becomes_one(home: Path, tmp_path: Path) -> None:
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    with registries.running(tmp_path / "registry") as running:
+        reference = f"docker://{running.host}/lab/tiny:1"
+        words = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
+        source = f"docker-archive:{file}"
+        subprocess.run([*words, source, reference], check=True, capture_output=True)
+        cli = Cli(home=home)
+        cli("image", "import", reference, "--name", "from-registry", "--size", "1G", check=True)
+        refused = cli("image", "import", f"{reference}0", "--name", "other")
+    image = found(Cli(home=home), "from-registry")
+    assert image.os == "tiny 1"
+    assert image.source.startswith(f"{reference} (manifest sha256:")
+    assert refused.returncode == 4
+
+
+def test_a_kill_in_the_middle_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
+    cli = Cli(home=home)
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    source = f"docker-archive:{file}"
+    child = cli.start("image", "import", source, "--name", "killed", "--size", "1G")
+    assert child.stderr is not None
+    for line in child.stderr:
+        if b"file system" in line:
+            break
+    child.kill()
+    child.communicate()
+    assert "killed" not in cli("image", "list").stdout.decode()
+    cli("image", "import", source, "--name", "killed", "--size", "1G", check=True)
+    assert found(cli, "killed").os == "tiny 1"
+    assert list((home / "state/images/.work").iterdir()) == []
