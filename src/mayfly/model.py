@@ -76,6 +76,7 @@ class Image:
     """A bootable disk in the catalogue."""
 
     name: str
+    """With ``@VERSION`` after it when it is not the newest of that name."""
     version: str
     arch: str
     os: str
@@ -98,6 +99,16 @@ class Image:
     derived: tuple[str, ...] = ()
     """What was done to that file, step by step, with the programs' versions."""
     tags: tuple[str, ...] = ()
+
+    @property
+    def pin(self) -> str:
+        """Name just this disk, whatever its name stands for by tomorrow."""
+        return pin_of(self.name, self.sha512)
+
+
+def pin_of(name: str, sha512: str) -> str:
+    """Name one disk by its digest; a version that the name has already gives way to it."""
+    return f"{name.partition('@')[0]}@sha512:{sha512}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +143,8 @@ class Outcome:
     """Exit status that ``mayfly run`` gives."""
     reason: str
     machine: str
+    image: str = ""
+    """The image that was used, as ``NAME@sha512:DIGEST``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,6 +165,7 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
         record = Record(
             id=name,
             image=image.name,
+            image_pin=image.pin,
             template="",
             cpus=plan.shape.cpus,
             memory_mib=plan.shape.memory_mib,

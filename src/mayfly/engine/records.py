@@ -69,6 +69,8 @@ class Record:
     """host:port pairs of a restricted network."""
     job: str = ""
     """Key of the batch job's right."""
+    image_pin: str = ""
+    """The disk that it is made of, ``NAME@sha512:DIGEST``, whatever the name means by now."""
 
 
 _NOTHING = type(None)

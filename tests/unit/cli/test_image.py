@@ -46,8 +46,9 @@ def mayfly_image(*words: str, answer: str = "") -> Result:
 def test_the_list_is_a_table_or_json(images: Path) -> None:
     made = admit(images, "debian-12")
     lines = mayfly_image("list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "OS", "SIZE", "DISK", "CREATED", "SOURCE"]
-    assert lines[1].startswith("debian-12  debian 12  500 B")
+    head = ["NAME", "VERSION", "OS", "SIZE", "DISK", "CREATED", "TESTED", "SOURCE"]
+    assert lines[0].split() == head
+    assert lines[1].split()[:6] == ["debian-12", made.version, "debian", "12", "500", "B"]
     (entry,) = json.loads(mayfly_image("list", "--json").stdout)
     assert entry["sha512"] == made.sha512
     assert entry["disk"] == str(made.disk)

@@ -42,6 +42,7 @@ Documentation, manual pages and translations are left out of the image.
 @click.option("--mirror", help="Where packages come from; else this host's own Debian mirror.")
 @click.option("--security-mirror", help="Where security updates come from; else MIRROR-security.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
 def build_image(
     recipe: str,
@@ -91,6 +92,7 @@ stand alone and boot by BIOS. Inside, Mayfly's agent is started by cloud-init.
 @click.option("--name", required=True, help="Name of the image.")
 @click.option("--os", "os_name", default="unknown", show_default=True, help="What is on the disk.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
 def import_file(file: Path, name: str, os_name: str, force: bool) -> None:
     """Import a disk file, such as a distribution's cloud image."""
