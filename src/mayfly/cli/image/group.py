@@ -22,6 +22,7 @@ PHASES = {
     "packages": "install packages",
     "file system": "make the file system",
     "boot loader": "write the boot loader",
+    "manifest": "write down what is in it",
     "check": "check the file",
     "convert": "convert to qcow2",
     "hash": "hash the disk",
@@ -76,6 +77,10 @@ class Steps:
         """Show the phase under way, and how much of it is done."""
         share = "" if fraction is None else f" ({fraction:.0%})"
         self._progress(f"{self._name}: {PHASES.get(phase, phase)}{share}")
+
+    def say(self, line: str) -> None:
+        """Show a line that a script of the recipe printed."""
+        self._progress.note(f"| {line}")
 
     def done(self, made: Image, verb: str) -> None:
         """Say what was made, and how to try it."""
