@@ -21,6 +21,7 @@ from mayfly.guest.machine import Machine
 from mayfly.guest.prepare import prepare, start_sshd
 from mayfly.guest.renew import parse_identity, parse_refresh, refresh, renew, sample
 from mayfly.guest.settle import settle
+from mayfly.guest.strip import Former, remember, strip
 from mayfly.guest.system import System, Tool
 from mayfly.guest.warm import warm_up
 
@@ -52,6 +53,7 @@ class Control:
         self._around = around
         self._conversation = 0
         self._hello = b""
+        self._former: Former | None = None
         self._handlers: Mapping[str, Handler] = {
             "settle": self._settle,
             "prepare": self._prepare,
@@ -61,6 +63,7 @@ class Control:
             "refresh": self._refresh,
             "claim": self._claim,
             "quiesce": self._quiesce,
+            "strip": self._strip,
         }
 
     def begin(self) -> None:
@@ -155,12 +158,19 @@ class Control:
     def _claim(self, message: Fields, reply: Reply) -> None:
         self._machine.check_renewed()
         wanted = parse_claim(message)
+        # Of several claims the first one found the machine as its image has it.
+        self._former = self._former or remember(wanted.account, root=self._around.root)
         user = claim(wanted, self._around.system, root=self._around.root)
         self._machine.claimed(user, root_allowed=wanted.root)
         reply({"type": "ok"})
 
     def _quiesce(self, _: Fields, reply: Reply) -> None:
         self._delegate(_sync, reply)
+
+    def _strip(self, _: Fields, reply: Reply) -> None:
+        around = self._around
+        work = partial(strip, self._former, around.tool, root=around.root)
+        self._delegate(work, reply)
 
     def _delegate(self, work: Callable[[], bytes], reply: Reply) -> None:
         assistant.start(self._loop, work, partial(_finish, reply))

@@ -1,6 +1,6 @@
 """``mayfly image``: the disks that machines start from. One file for each group of verbs."""
 
-from mayfly.cli.image import find, look, make
+from mayfly.cli.image import find, look, make, save, trial
 from mayfly.cli.image.group import image
 
-__all__ = ["find", "image", "look", "make"]
+__all__ = ["find", "image", "look", "make", "save", "trial"]

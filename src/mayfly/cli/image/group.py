@@ -25,6 +25,9 @@ PHASES = {
     "manifest": "write down what is in it",
     "check": "check the file",
     "convert": "convert to qcow2",
+    "copy": "copy what the machine wrote",
+    "flatten": "make one disk of it",
+    "strip": "strip the machine of its identity",
     "hash": "hash the disk",
 }
 
