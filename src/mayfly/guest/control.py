@@ -13,6 +13,7 @@ from typing import Any
 
 from mayfly.guest import assistant, facts, fields
 from mayfly.guest.claim import claim, parse_claim
+from mayfly.guest.context import check_part, run_part
 from mayfly.guest.fields import Refused, shown
 from mayfly.guest.flows import Outlet
 from mayfly.guest.framing import Frame, FrameError, Kind, pack_message
@@ -64,6 +65,7 @@ class Control:
             "claim": self._claim,
             "quiesce": self._quiesce,
             "strip": self._strip,
+            "context": self._context,
         }
 
     def begin(self) -> None:
@@ -166,6 +168,12 @@ class Control:
 
     def _quiesce(self, _: Fields, reply: Reply) -> None:
         self._delegate(_sync, reply)
+
+    def _context(self, message: Fields, reply: Reply) -> None:
+        part = check_part(fields.text(message, "part"))
+        timeout_s = fields.seconds(message, "timeout_s", high=SETTLE_LIMIT_S)
+        around = self._around
+        self._delegate(partial(run_part, part, timeout_s, around.tool, root=around.root), reply)
 
     def _strip(self, _: Fields, reply: Reply) -> None:
         around = self._around

@@ -11,7 +11,7 @@ from mayfly.guest.framing import PROTOCOL
 
 AGENT = "0.1.0"
 PROTOCOL_MIN = 1
-ABILITIES = ("refresh", "machine-features", "strip")
+ABILITIES = ("refresh", "machine-features", "strip", "context")
 """What agents of the same protocol learnt later: a host looks before it asks."""
 SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd")
 

@@ -125,7 +125,7 @@ RECIPES = {
             suite="bookworm",
             os="debian 12",
             init=Init.BUSYBOX,
-            base=(),
+            base=("mount",),
             variant="apt",
         ),
     )
