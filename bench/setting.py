@@ -16,6 +16,7 @@ from mayfly.config import Paths, load_settings
 from mayfly.engine.template import Engine, Template, find_template
 from mayfly.errors import Missing
 from mayfly.images.build import build
+from mayfly.images.farm.blueprint import Blueprint
 from mayfly.images.recipe import find_recipe
 from mayfly.model import Image, Shape
 from mayfly.wiring import catalogue_of, engine_for
@@ -144,7 +145,7 @@ class Setting:
     def _make(self, image: str) -> None:
         if image == BENCH_IMAGE:
             catalogue = catalogue_of(Paths.for_user({"MAYFLY_HOME": str(self.home)}))
-            build(BENCH_RECIPE, catalogue, name=image)
+            build(Blueprint(recipe=BENCH_RECIPE, name=image), catalogue)
             return
         if image != STOCK:
             self.run("image", "build", image, limit_s=BUILD_LIMIT_S)

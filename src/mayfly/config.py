@@ -102,6 +102,11 @@ class Paths:
         return self.state / "machines" / host_id()
 
     @property
+    def contexts(self) -> tuple[Path, ...]:
+        """Where the contexts of images are looked for, the last hit wins."""
+        return tuple(file.with_name("context") for file in self.config_files)
+
+    @property
     def templates(self) -> Path:
         """One directory per template."""
         return self.cache / "templates"

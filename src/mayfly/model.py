@@ -78,6 +78,7 @@ class Image:
     """A bootable disk in the catalogue."""
 
     name: str
+    """With ``@VERSION`` after it when it is not the newest of that name."""
     version: str
     arch: str
     os: str
@@ -105,6 +106,16 @@ class Image:
     def listed_sha512(self) -> str:
         """Give what a list has of it: the SHA-512 of the file that came, or of its disk."""
         return self.endorsed_sha512 or self.sha512
+
+    @property
+    def pin(self) -> str:
+        """Name just this disk, whatever its name stands for by tomorrow."""
+        return pin_of(self.name, self.sha512)
+
+
+def pin_of(name: str, sha512: str) -> str:
+    """Name one disk by its digest; a version that the name has already gives way to it."""
+    return f"{name.partition('@')[0]}@sha512:{sha512}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +150,8 @@ class Outcome:
     """Exit status that ``mayfly run`` gives."""
     reason: str
     machine: str
+    image: str = ""
+    """The image that was used, as ``NAME@sha512:DIGEST``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,7 @@ import pytest
 
 from mayfly.images.build import build
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.follow import silent
-from mayfly.images.mirror import host_mirror
+from mayfly.images.farm.blueprint import Blueprint
 from mayfly.images.recipe import Recipe, find_recipe
 from tests.conftest import BUILD_LIMIT_S, CACHE, REPOSITORY, Cli
 from tests.material.recipes import PYTHON2_ONLY, SYSVINIT
@@ -37,7 +36,7 @@ def make_recipe(recipe: Recipe) -> Callable[[Cli], None]:
 
     def make(cli: Cli) -> None:
         images = cli.home / "state/images"
-        build(recipe, Catalogue(own=images, dirs=(images,)), mirror=host_mirror(), report=silent)
+        build(Blueprint(recipe=recipe), Catalogue(own=images, dirs=(images,)))
 
     return make
 

@@ -13,7 +13,7 @@ from tests.unit.shape import Room, Source
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = ("src", "tests", "bench", "soak", "docs")
 
-TRUNK = frozenset({"errors", "model", "units", "command", "config"})
+TRUNK = frozenset({"errors", "model", "units", "command", "config", "tomllines"})
 CLICK = frozenset({"click"})
 ROOMS = {
     "": Room(imports=frozenset()),
@@ -21,6 +21,7 @@ ROOMS = {
     "model": Room(imports=frozenset({"errors"})),
     "units": Room(imports=frozenset({"errors"})),
     "command": Room(imports=frozenset({"errors"})),
+    "tomllines": Room(imports=frozenset()),
     "config": Room(imports=frozenset({"errors", "model", "units", "command"})),
     # The guest's code travels alone: it finds there nothing but Python itself.
     "guest": Room(imports=frozenset()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -138,9 +138,9 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
         check_status_file(Path(options.status_file))
     paths = Paths.for_user()
     settings = load_settings(paths.config_files)
+    image, own = whose_image(paths, options.image)
+    options = replace(options, image=image)
     job = _job(options, settings, progress)
-    # An image of one's own is nobody's business but one's own: the service has the site's.
-    own = os.geteuid() != 0 and (paths.images / options.image).is_dir()
     fields = claim_fields(
         job, key=options.job or "", wait=not options.no_wait, **_given(job, options)
     )
@@ -160,6 +160,25 @@ def _given(job: Job, options: Options) -> dict[str, bool]:
     """Say that a network was not asked for, but set: a policy may leave it out then."""
     set_only = options.network is None and job.spec.network is not NetworkMode.NONE
     return {"network_asked": False} if set_only else {}
+
+
+def whose_image(paths: Paths, text: str) -> tuple[str, bool]:
+    """Give the image that is meant, and whether it is the caller's own.
+
+    Such a one is nobody's business but the caller's: the service has those of the site, and knows
+    the site's aliases only.
+    """
+    if os.geteuid() == 0:
+        return text, False
+    name = text.partition("@")[0]
+    if (paths.images / name).is_dir():
+        return text, True
+    if name != text or not (paths.images / ".aliases").is_dir():
+        return text, False
+    from mayfly.images.reference import check_name, read_alias  # noqa: PLC0415 - few have any
+
+    alias = read_alias(paths.images, check_name(text))
+    return (text, False) if alias is None else (str(alias), (paths.images / alias.name).is_dir())
 
 
 def _connect(progress: Progress) -> client.Connection | None:

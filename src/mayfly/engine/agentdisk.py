@@ -19,6 +19,7 @@ from pathlib import Path
 
 import mayfly.guest
 from mayfly.command import run
+from mayfly.engine.context import Context
 from mayfly.errors import Failed, Missing
 
 DISK_FORMAT = 1
@@ -66,12 +67,14 @@ def disk_key() -> str:
     return digest.hexdigest()[:16]
 
 
-def agent_disk(cache: Path) -> Path:
+def agent_disk(cache: Path, context: Context | None = None) -> Path:
     """Give the agent disk, making it first (about a second) when it is not there.
 
-    Raises ``Missing`` when xorriso is, ``Failed`` when the disk cannot be made.
+    With a ``context`` it is one for the images of that. Raises ``Missing`` when xorriso is,
+    ``Failed`` when the disk cannot be made.
     """
-    disk = cache / "agent" / f"{disk_key()}.iso"
+    mark = f"-{context.digest[:16]}" if context is not None else ""
+    disk = cache / "agent" / f"{disk_key()}{mark}.iso"
     if disk.exists():
         return disk
     if shutil.which("xorriso") is None:
@@ -80,6 +83,8 @@ def agent_disk(cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=disk.parent, prefix=".tree-") as name:
         tree = Path(name) / "tree"
         _fill(tree)
+        if context is not None:
+            _add(tree, context)
         fresh = Path(name) / "disk.iso"
         words = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", LABEL]
         run([*words, "-o", str(fresh), str(tree)], timeout_s=TOOL_TIMEOUT_S)
@@ -122,6 +127,15 @@ def _fill(tree: Path) -> None:
     for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
         # Whatever the maker's umask: the guest's users must get there.
         folder.chmod(0o755)
+
+
+def _add(tree: Path, context: Context) -> None:
+    """Put what the site gives the image beside the agent: cloud-init and images look there."""
+    # Another instance is another first boot for cloud-init.
+    mark = META_DATA.replace("mayfly-template", f"mayfly-{context.digest[:16]}")
+    for name, content in {"meta-data": mark.encode(), **context.on_disk(mark)}.items():
+        (tree / name).write_bytes(content)
+        (tree / name).chmod(0o755 if name.endswith(".sh") else 0o644)
 
 
 def _loader() -> str:

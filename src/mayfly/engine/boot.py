@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from mayfly.engine.context import EPILOG, PROLOG, Context
 from mayfly.engine.control import Control
 from mayfly.engine.process import Process
 from mayfly.engine.session.notes import printable
@@ -19,6 +20,8 @@ BOOT_LIMIT_S = 300.0
 SETTLE_LIMIT_S = 120.0
 CONSOLE_LINES = 2000
 """How much of a boot's console is kept."""
+PART_LIMIT_S = 300.0
+"""For one script of the site's context."""
 LOGIN_LIMIT_S = 60.0
 """From the login prompt to the agent's greeting, when the boot itself is over."""
 HINT_LINES = 8
@@ -35,6 +38,8 @@ class Booted:
     samples: tuple[str, ...]
     console: tuple[str, ...]
     """What the serial console printed."""
+    context: str = ""
+    """Digest of what the site gave the image."""
 
 
 class Boot:
@@ -81,10 +86,11 @@ class Boot:
             )
 
 
-def boot(process: Process, image: Image, report: Report) -> Booted:
+def boot(process: Process, image: Image, report: Report, context: Context | None = None) -> Booted:
     """Wait until the guest is up, has settled, and is ready to be frozen.
 
-    Raises ``Failed`` with the last lines of its console.
+    Of a ``context`` the prolog is run as soon as it is up, the epilog when it has settled. Raises
+    ``Failed`` with the last lines of its console.
     """
     watched = Boot(process, image, report)
     control = Control(process.connect("control"), process.handle, tick=watched.check)
@@ -93,8 +99,7 @@ def boot(process: Process, image: Image, report: Report) -> Booted:
         hello = control.hello(timeout_s=BOOT_LIMIT_S, tick=watched.look)
         boot_s = watched.took_s
         report(f"{image.name} is up after {show_duration(boot_s)}; letting it settle")
-        settle = {"type": "settle", "timeout_s": SETTLE_LIMIT_S}
-        settled = control.request(settle, timeout_s=SETTLE_LIMIT_S + 30)
+        settled = _settle(control, report, context)
         control.request({"type": "prepare"}, timeout_s=SETTLE_LIMIT_S)
         sample = control.request({"type": "sample"})
         watched.read_console()
@@ -109,7 +114,30 @@ def boot(process: Process, image: Image, report: Report) -> Booted:
         settled=str(settled.get("detail", ""))[:200],
         samples=(str(sample.get("random")),),
         console=tuple(watched.console),
+        context="" if context is None else context.digest,
     )
+
+
+def _settle(control: Control, report: Report, context: Context | None) -> dict[str, Any]:
+    request = {"type": "settle", "timeout_s": SETTLE_LIMIT_S}
+    scripts = () if context is None else context.scripts()
+    if context is not None and PROLOG in scripts:
+        _run_part(control, report, context, PROLOG)
+    settled = control.request(request, timeout_s=SETTLE_LIMIT_S + 30)
+    if context is not None and EPILOG in scripts:
+        _run_part(control, report, context, EPILOG)
+        settled = control.request(request, timeout_s=SETTLE_LIMIT_S + 30)
+    return settled
+
+
+def _run_part(control: Control, report: Report, context: Context, part: str) -> None:
+    """Run one script of the context; what does not get its context must not become a template."""
+    report(f"running {part} of the site's context")
+    request = {"type": "context", "part": part, "timeout_s": PART_LIMIT_S}
+    answer = control.request(request, timeout_s=PART_LIMIT_S + 30)
+    if answer.get("code") != 0:
+        said = printable(str(answer.get("output", "")), 1000).strip() or "it printed nothing"
+        raise Failed(f"{context.directory / part} ended with status {answer.get('code')}: {said}")
 
 
 def boot_trouble(name: str, error: MayflyError, console: list[str]) -> MayflyError:

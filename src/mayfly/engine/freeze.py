@@ -16,6 +16,7 @@ from mayfly.engine import memory
 from mayfly.engine.agentdisk import agent_disk
 from mayfly.engine.argv import Drive, Plan
 from mayfly.engine.boot import Booted, boot
+from mayfly.engine.context import find_context
 from mayfly.engine.machine import clone_identity_test
 from mayfly.engine.monitor import STATE_WITHOUT_MEMORY, Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
@@ -122,7 +123,8 @@ def _check_room(directory: Path, shape: Shape) -> None:
 def _boot_and_freeze(
     engine: Engine, image: Image, shape: Shape, fresh: Path, fd: int, report: Report
 ) -> Booted:
-    agent_iso = agent_disk(engine.paths.cache)
+    context = find_context(engine.paths.contexts, image.name)
+    agent_iso = agent_disk(engine.paths.cache, context)
     os.link(agent_iso, fresh / AGENT)
     layer = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image.format]
     run([*layer, "-b", str(image.disk.resolve()), str(fresh / DISK)], timeout_s=TOOL_LIMIT_S)
@@ -146,7 +148,7 @@ def _boot_and_freeze(
             sockets={},
         )
         process = stack.enter_context(template_process(engine, image, plan))
-        booted = boot(process, image, report)
+        booted = boot(process, image, report, context)
         report("freezing")
         save_state(process.monitor, fresh / STATE)
         process.monitor.call("quit")
@@ -165,6 +167,7 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
         record = Record(
             id=name,
             image=image.name,
+            image_pin=image.pin,
             template="",
             cpus=plan.shape.cpus,
             memory_mib=plan.shape.memory_mib,
@@ -239,4 +242,5 @@ def _describe(image: Image, shape: Shape, key: str, fresh: Path, booted: Booted)
         samples=booted.samples,
         files=stamp(fresh),
         created_at=time.time(),
+        context=booted.context,
     )

@@ -39,6 +39,8 @@ class Steps:
     note: Report
     phase: str = "template"
     machine: str = ""
+    image: str = ""
+    """The image that it is made of, as ``NAME@sha512:DIGEST``."""
     service_ms: float | None = None
     """What the host service itself took of the claim, when there was one."""
     marks: list[tuple[str, float]] = field(default_factory=lambda: [("begin", time.monotonic())])
@@ -56,6 +58,7 @@ def failed_outcome(error: MayflyError, steps: Steps) -> Outcome:
         code=RUN_FAILED,
         reason=error.message + (f"\n  hint: {error.hint}" if error.hint else ""),
         machine=steps.machine,
+        image=steps.image,
     )
 
 

@@ -71,6 +71,7 @@ def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
         )
         machine = stack.enter_context(machine_for(engine, template, image, order, steps.report))
         steps.machine = machine.record.id
+        steps.image = image.pin
         steps.mark("clone")
         _give(machine, job, attach.guest, stack)
         steps.mark("claim")
@@ -147,6 +148,7 @@ def _settle(engine: Engine, machine: Machine, job: Job, result: JobResult, steps
         code=result.code,
         reason=result.reason,
         machine=machine.record.id,
+        image=steps.image,
     )
 
 

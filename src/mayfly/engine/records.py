@@ -71,6 +71,8 @@ class Record:
     """Key of the batch job's right."""
     image_sha512: str = ""
     """What a list has of its image; empty: it was made by an earlier version."""
+    image_pin: str = ""
+    """The disk that it is made of, ``NAME@sha512:DIGEST``, whatever the name means by now."""
 
 
 _NOTHING = type(None)

@@ -18,6 +18,7 @@ from mayfly.config import Paths, Settings
 from mayfly.engine import memory
 from mayfly.engine.agentdisk import disk_key
 from mayfly.engine.argv import cpu_model
+from mayfly.engine.context import find_context
 from mayfly.engine.probe import Qemu
 from mayfly.errors import Conflict, Missing, Quota
 from mayfly.model import Image, Shape
@@ -70,11 +71,13 @@ class Template:
     files: tuple[tuple[str, int, int], ...]
     """Name, size and mtime_ns of each file when the template was frozen."""
     created_at: float
+    context: str = ""
+    """Digest of what the site gave the image; "" for nothing."""
 
 
 def template_key(engine: Engine, image: Image, shape: Shape) -> str:
     """Name a template by everything that must be the same to restore from it."""
-    parts = (
+    parts: tuple[object, ...] = (
         TEMPLATE_FORMAT,
         image.sha512,
         engine.qemu.identity,
@@ -86,6 +89,9 @@ def template_key(engine: Engine, image: Image, shape: Shape) -> str:
         shape.cpus,
         shape.memory_mib,
     )
+    context = find_context(engine.paths.contexts, image.name)
+    if context is not None:
+        parts = (*parts, context.digest)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

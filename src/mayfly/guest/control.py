@@ -13,6 +13,7 @@ from typing import Any
 
 from mayfly.guest import assistant, facts, fields
 from mayfly.guest.claim import claim, parse_claim
+from mayfly.guest.context import check_part, run_part
 from mayfly.guest.fields import Refused, shown
 from mayfly.guest.flows import Outlet
 from mayfly.guest.framing import Frame, FrameError, Kind, pack_message
@@ -21,6 +22,7 @@ from mayfly.guest.machine import Machine
 from mayfly.guest.prepare import prepare, start_sshd
 from mayfly.guest.renew import parse_identity, parse_refresh, refresh, renew, sample
 from mayfly.guest.settle import settle
+from mayfly.guest.strip import Former, remember, strip
 from mayfly.guest.system import System, Tool
 from mayfly.guest.warm import warm_up
 
@@ -52,6 +54,7 @@ class Control:
         self._around = around
         self._conversation = 0
         self._hello = b""
+        self._former: Former | None = None
         self._handlers: Mapping[str, Handler] = {
             "settle": self._settle,
             "prepare": self._prepare,
@@ -61,6 +64,8 @@ class Control:
             "refresh": self._refresh,
             "claim": self._claim,
             "quiesce": self._quiesce,
+            "strip": self._strip,
+            "context": self._context,
         }
 
     def begin(self) -> None:
@@ -155,12 +160,25 @@ class Control:
     def _claim(self, message: Fields, reply: Reply) -> None:
         self._machine.check_renewed()
         wanted = parse_claim(message)
+        # Of several claims the first one found the machine as its image has it.
+        self._former = self._former or remember(wanted.account, root=self._around.root)
         user = claim(wanted, self._around.system, root=self._around.root)
         self._machine.claimed(user, root_allowed=wanted.root)
         reply({"type": "ok"})
 
     def _quiesce(self, _: Fields, reply: Reply) -> None:
         self._delegate(_sync, reply)
+
+    def _context(self, message: Fields, reply: Reply) -> None:
+        part = check_part(fields.text(message, "part"))
+        timeout_s = fields.seconds(message, "timeout_s", high=SETTLE_LIMIT_S)
+        around = self._around
+        self._delegate(partial(run_part, part, timeout_s, around.tool, root=around.root), reply)
+
+    def _strip(self, _: Fields, reply: Reply) -> None:
+        around = self._around
+        work = partial(strip, self._former, around.tool, root=around.root)
+        self._delegate(work, reply)
 
     def _delegate(self, work: Callable[[], bytes], reply: Reply) -> None:
         assistant.start(self._loop, work, partial(_finish, reply))

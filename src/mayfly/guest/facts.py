@@ -12,7 +12,7 @@ from mayfly.guest.settle import NO_INIT
 
 AGENT = "0.1.0"
 PROTOCOL_MIN = 1
-ABILITIES = ("refresh", "machine-features")
+ABILITIES = ("refresh", "machine-features", "strip", "context")
 """What agents of the same protocol learnt later: a host looks before it asks."""
 SSHD_PLACES = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd")
 

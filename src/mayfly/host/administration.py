@@ -157,10 +157,10 @@ def metrics(service: Service, caller: Caller, _: Message) -> None:
 
 def warm(service: Service, caller: Caller, message: Message) -> None:
     """Keep standbys of an image until the service ends, or it is cooled."""
-    name = text_of(message, "image")
-    image = service.catalogue.find(name)
+    image = service.catalogue.find(text_of(message, "image"))
     check_image(image)
     service.gate.check(image, datetime.now(UTC))
+    name = image.name
     shape = shape_for(_number(message, "cpus", 1), _number(message, "memory_mib", 512))
     count = _number(message, "count", 1)
     standby = Standby(
@@ -174,6 +174,9 @@ def warm(service: Service, caller: Caller, message: Message) -> None:
 def cool(service: Service, caller: Caller, message: Message) -> None:
     """Keep no standbys of an image."""
     name = text_of(message, "image")
+    with contextlib.suppress(Missing):
+        # By an alias, too. What is not here any more can still be cooled by the name it had.
+        name = service.catalogue.find(name).name
     keys = [key for key in service.hot if key[0] == name]
     if not keys:
         raise Missing(f"no standbys of '{name}' are kept", hint="'mayfly host status' lists them")

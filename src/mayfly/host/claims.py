@@ -158,6 +158,7 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
         "machine": hosted.id,
         "env": env,
         "path": path,
+        "image": request.image.pin,
         "service_ms": round(stopwatch.own_s() * 1000, 3),
     }
     return Given(fields=fields, port=port)

@@ -6,7 +6,7 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from mayfly.errors import MayflyError
+from mayfly.errors import Invalid, MayflyError
 from mayfly.host.demand import wanted_counts
 from mayfly.host.limits import STANDBY_MIB, spare_mib
 from mayfly.host.loop import Task
@@ -87,6 +87,9 @@ def _make_one(service: Service, key: Key, hot: Hot) -> Task:
     began = time.monotonic()
     try:
         image = service.catalogue.find(name)
+        if image.name != name:
+            # Standbys are told apart by the name that their image has itself.
+            raise Invalid(f"'{name}' is another name of image '{image.name}': name that one")
         service.gate.check(image, datetime.now(UTC))
         yield from make(service, Making(image=image, shape=shape, label="(standby)"), _unheard)
     except MayflyError as error:

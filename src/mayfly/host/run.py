@@ -128,6 +128,7 @@ def claim(
     session = stack.enter_context(socket.socket(fileno=fds[0]))
     stack.callback(os.close, fds[1])
     steps.service_ms = float(answer.get("service_ms", 0))
+    steps.image = str(answer.get("image", ""))
     return Claimed(
         id=str(answer.get("machine")),
         env={str(name): str(value) for name, value in answer.get("env", {}).items()},
@@ -184,6 +185,7 @@ def _settle(connection: Connection, job: Job, result: JobResult, steps: Steps) -
         code=result.code,
         reason=result.reason,
         machine=steps.machine,
+        image=steps.image,
     )
     keep = job.keep_on_failure and result.code != 0
     fields = {"machine": steps.machine, "outcome": _plain(outcome), "keep": keep}

@@ -59,7 +59,7 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
     """Save a machine and end its QEMU; when this raises, the machine is as it was."""
     _check_quota(service, hosted)
     target = hosted.place.path / SAVED
-    image = service.catalogue.find(hosted.record.image)
+    image = service.image_of(hosted.record)
     template = find_template(service.engine, image, hosted.shape)
     if template is not None and template.key != hosted.record.template:
         template = None
@@ -195,7 +195,7 @@ def _prove(hosted: Hosted, underway: Refreshing) -> Step[None]:
 
 def _resume_body(service: Service, hosted: Hosted) -> Callable[[Channel], None]:
     record, place, engine = hosted.record, hosted.place, service.engine
-    image = service.catalogue.find(record.image)
+    image = service.image_of(record)
     order = Order(
         command=record.command,
         network=record.network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from mayfly.engine.machine import Machine
 from mayfly.engine.records import Place, Record
 from mayfly.engine.template import Engine
 from mayfly.engine.watch import Signs
+from mayfly.errors import Missing
 from mayfly.host.caller import Caller
 from mayfly.host.demand import Demand
 from mayfly.host.limits import Bounds, Held, Need, bounds_of, need_of, why
@@ -27,7 +29,7 @@ from mayfly.host.rights import Rights
 from mayfly.host.settings import HostSettings, Standby
 from mayfly.host.templates import Kind, Templates
 from mayfly.images.catalogue import Catalogue
-from mayfly.model import Shape, State
+from mayfly.model import Image, Shape, State
 
 SAVED = "saved"
 """Where in its directory a machine lies that has no QEMU."""
@@ -230,6 +232,13 @@ class Service:
         used = {(one.record.image, one.shape) for one in self.table if not one.is_saved}
         wanted = {(request.image.name, request.shape) for request in self.line.values()}
         return frozenset(used | wanted | set(self.hot))
+
+    def image_of(self, record: Record) -> Image:
+        """Give the image that a machine was made of, also when its name means another by now."""
+        if record.image_pin:
+            with contextlib.suppress(Missing):
+                return self.catalogue.find(record.image_pin)
+        return self.catalogue.find(record.image)
 
     def held_by(self, job: str) -> list[Held]:
         """Give what a job's machines are promised, and those that it waits for."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mayfly.host import administration, line, machines, operations, points, saving
+from mayfly.host import administration, line, machines, operations, points, saving, stripping
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
 from mayfly.host.loop import Task
@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "snapshot": _slow(points.snapshot),
     "snapshots": _slow(points.snapshots),
     "revert": _slow(points.revert),
+    "strip": _slow(stripping.strip),
     "pause": _slow(operations.pause),
     "status": _quick(administration.status),
     "metrics": _quick(administration.metrics),

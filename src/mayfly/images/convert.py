@@ -44,13 +44,14 @@ def convert(
     follow(
         convert_argv(source, source_format, target),
         timeout_s=_TIMEOUT_S,
-        on_line=partial(_tell, report),
+        on_line=partial(tell, report, "convert"),
         pass_fds=pass_fds,
         guard=guard,
     )
 
 
-def _tell(report: Report, line: str) -> None:
+def tell(report: Report, phase: str, line: str) -> None:
+    """Report how far qemu-img is, when this line of its output says so."""
     match = re.fullmatch(r"\((\d+(?:\.\d+)?)/100%\)", line)
     if match:
-        report("convert", float(match[1]) / 100)
+        report(phase, float(match[1]) / 100)

@@ -58,6 +58,14 @@ def master_boot_record(layout: Layout, boot_code: bytes) -> bytes:
 
 def mke2fs_argv(layout: Layout, tree: Path, disk: str) -> list[str]:
     """Give the command that makes the root file system inside the disk, from a tree."""
+    # A seed that mke2fs draws itself would change the order of names in directories each time.
+    # Lazy initialisation would have every first boot write the inode tables.
+    options = {
+        "offset": PARTITION_START,
+        "lazy_itable_init": 0,
+        "lazy_journal_init": 0,
+        "hash_seed": layout.uuid,
+    }
     return [
         "mke2fs",
         *("-q", "-F", "-t", "ext4"),
@@ -65,8 +73,7 @@ def mke2fs_argv(layout: Layout, tree: Path, disk: str) -> list[str]:
         *("-U", layout.uuid),
         *("-b", "4096", "-I", "256", "-m", "1"),
         *("-J", "size=32"),
-        # Lazy initialisation would have every first boot write the inode tables.
-        *("-E", f"offset={PARTITION_START},lazy_itable_init=0,lazy_journal_init=0"),
+        *("-E", ",".join(f"{key}={value}" for key, value in options.items())),
         *("-d", str(tree)),
         disk,
         f"{layout.partition_bytes // 1024}k",

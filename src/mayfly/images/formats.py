@@ -81,7 +81,19 @@ def recognise(file: BinaryIO, size: int) -> Disk:
     return disk
 
 
-def _qcow2(head: bytes) -> int:
+def layer_bytes(file: BinaryIO) -> int:
+    """Give the size of the disk that a qcow2 layer of ours stands for, or refuse it.
+
+    What it names as the file below it is for whoever opens it to ignore.
+    """
+    file.seek(0)
+    head = file.read(512)
+    if not head.startswith(b"QFI\xfb"):
+        raise Invalid("the layer is no qcow2")
+    return _qcow2(head, layer=True)
+
+
+def _qcow2(head: bytes, *, layer: bool = False) -> int:
     fields = head.ljust(_QCOW2.size, b"\0")
     _, version, backing, _, cluster_bits, size, crypt, *rest = _QCOW2.unpack_from(fields)
     features = rest[6]
@@ -89,7 +101,7 @@ def _qcow2(head: bytes) -> int:
         raise Invalid("the qcow2 is truncated: even its header is not complete")
     if version not in (2, 3):
         raise Invalid(f"the qcow2 has version {version}; 2 and 3 are known", hint=_HINT)
-    if backing:
+    if backing and not layer:
         raise Invalid(
             "the qcow2 is only a layer over another file, its backing file",
             hint="make it stand alone, where both files are: qemu-img convert -O qcow2 IN OUT",

@@ -87,6 +87,37 @@ _JOURNAL = "[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n"
 # A third of what 'apt-get update' fetches, for descriptions that nobody reads in a job.
 _APT = 'Acquire::Languages "none";\n'
 
+# --- a machine that only has to be up soon ---
+
+_BUSYBOX_INITTAB = """\
+::sysinit:/usr/lib/mayfly/boot
+ttyS0::respawn:/sbin/agetty -L ttyS0 115200 vt100
+::shutdown:/bin/umount -a -r
+::ctrlaltdel:/sbin/reboot
+"""
+
+_BOOT = """\
+#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+for kind in proc:proc sysfs:sys devtmpfs:dev tmpfs:run; do
+    mountpoint -q "/${kind#*:}" || mount -t "${kind%:*}" "${kind%:*}" "/${kind#*:}"
+done
+mkdir -p /dev/pts /dev/shm /run/lock
+mount -t devpts -o gid=5,mode=620 devpts /dev/pts
+mount -t tmpfs -o nosuid,nodev tmpfs /dev/shm
+chmod 1777 /dev/shm /run/lock
+hostname localhost
+busybox ip link set lo up
+/usr/lib/mayfly/start-agent
+"""
+
+_TINY_INITRAMFS = """\
+DEBUG=no
+MICROCODE=no
+AUTO_MODULES=no
+INCLUDE_MODULES="virtio_pci,virtio_blk,ext4,crc32c_generic"
+"""
+
 _OPTIONS = "rw console=ttyS0,115200 quiet net.ifnames=0 fsck.mode=skip"
 
 _HOSTS = """\
@@ -147,7 +178,7 @@ def image_items(uuid: str, init: Init) -> tuple[Item, ...]:
         Item(path="etc/default/locale", content="LANG=C.UTF-8\n"),
         Item(path="usr/lib/mayfly/start-agent", content=START_AGENT, mode=0o755),
     )
-    return (*common, *(_systemd_items() if init is Init.SYSTEMD else _sysvinit_items()))
+    return (*common, *_INIT_ITEMS[init]())
 
 
 def _systemd_items() -> tuple[Item, ...]:
@@ -168,6 +199,24 @@ def _sysvinit_items() -> tuple[Item, ...]:
         Item(path="etc/inittab", content=_INITTAB),
         Item(path="etc/init.d/mayfly-agent", content=_INIT_SCRIPT, mode=0o755),
     )
+
+
+def _busybox_items() -> tuple[Item, ...]:
+    names = ("init", "halt", "poweroff", "reboot")
+    links = (Item(path=f"usr/sbin/{name}", target="/bin/busybox") for name in names)
+    return (
+        Item(path="etc/inittab", content=_BUSYBOX_INITTAB),
+        Item(path="usr/lib/mayfly/boot", content=_BOOT, mode=0o755),
+        Item(path="etc/tiny-initramfs/tiny-initramfs.conf", content=_TINY_INITRAMFS),
+        *links,
+    )
+
+
+_INIT_ITEMS = {
+    Init.SYSTEMD: _systemd_items,
+    Init.SYSVINIT: _sysvinit_items,
+    Init.BUSYBOX: _busybox_items,
+}
 
 
 def pack(items: tuple[Item, ...]) -> bytes:

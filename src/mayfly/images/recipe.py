@@ -51,16 +51,32 @@ _MERGE_USR = (
 )
 
 
+# It bears the time at which it was made, in every file.
+_SETTLE_INITRAMFS = (
+    'chroot "$1" /bin/sh -ec \'cd $(mktemp -d); gzip -dc /initrd.img | cpio -id --quiet; '
+    'find . -exec touch -hd @"$SOURCE_DATE_EPOCH" {} +; find . | LC_ALL=C sort | '
+    'cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -9n > "$(readlink -f /initrd.img)"; '
+    'rm -rf "$PWD"\''
+)
+
+PINS = "etc/apt/preferences.d/mayfly-manifest"
+"""Where it stands in the tree what apt must prefer, while the image is built."""
+
+
 class Init(StrEnum):
     """The first process of the guest."""
 
     SYSTEMD = "systemd"
     SYSVINIT = "sysvinit"
+    BUSYBOX = "busybox"
+    """With nothing around it: for guests that only have to be up soon."""
 
 
 _INIT_PACKAGES = {
     Init.SYSTEMD: ("systemd-sysv",),
     Init.SYSVINIT: ("sysvinit-core", "sysv-rc", "initscripts"),
+    # The usual initramfs brings udev, which alone takes longer than all the rest.
+    Init.BUSYBOX: ("busybox-static", "tiny-initramfs"),
 }
 
 
@@ -80,6 +96,8 @@ class Recipe:
     """Make /bin and the like links into /usr, where the suite's packages do not do so."""
     lean: bool = True
     """Without documentation and translations."""
+    variant: str = "minbase"
+    """What mmdebstrap begins with."""
     disk_bytes: int = DISK_BYTES
 
     def all_packages(self) -> tuple[str, ...]:
@@ -102,6 +120,14 @@ RECIPES = {
         ),
         Recipe(name="debian-12", suite="bookworm", os="debian 12"),
         Recipe(name="debian-13", suite="trixie", os="debian 13"),
+        Recipe(
+            name="minimal",
+            suite="bookworm",
+            os="debian 12",
+            init=Init.BUSYBOX,
+            base=("mount",),
+            variant="apt",
+        ),
     )
 }
 
@@ -160,6 +186,10 @@ class Workplace:
     """Tar file with our own files."""
     as_root: bool
     """Else in a user namespace."""
+    pins: Path | None = None
+    """Tar file with what apt must prefer."""
+    hooks: tuple[str, ...] = ()
+    """Further options, for what is done when all packages are there."""
 
 
 def mmdebstrap_argv(
@@ -172,7 +202,7 @@ def mmdebstrap_argv(
     argv = [
         "mmdebstrap",
         f"--mode={'root' if place.as_root else 'unshare'}",
-        "--variant=minbase",
+        f"--variant={recipe.variant}",
         "--format=directory",
         "--architectures=amd64",
         f"--include={','.join(recipe.all_packages())}",
@@ -185,11 +215,18 @@ def mmdebstrap_argv(
         argv.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
     if recipe.merge_usr:
         argv.append(f"--setup-hook={_MERGE_USR}")
+    if place.pins is not None:
+        argv.append(f"--setup-hook=tar-in {place.pins} /")
     argv += [
         # Before the kernel is installed: its initramfs is made once, and with our settings.
         f"--essential-hook=tar-in {place.layer} /",
+        *place.hooks,
         '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/ssh/ssh_host_*',
     ]
+    if place.pins is not None:
+        argv.append(f'--customize-hook=rm -f "$1"/{PINS}')
+    if recipe.init is Init.BUSYBOX:
+        argv.append(f"--customize-hook={_SETTLE_INITRAMFS}")
     if recipe.init is Init.SYSVINIT:
         argv.append('--customize-hook=chroot "$1" update-rc.d mayfly-agent defaults')
     return [*argv, recipe.suite, str(place.tree), *mirror.lines(recipe.suite)]

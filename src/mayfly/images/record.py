@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.errors import Missing, Untrusted
+from mayfly.images.reference import title_of
 from mayfly.model import Image
 
 RECORD = "image.json"
@@ -93,12 +94,16 @@ def _parse(record: object, directory: Path) -> Image:
     wrong = [key for key in (*_TEXT, *_LATER_TEXT) if type(record.get(key)) is not str]
     wrong += [key for key in _NUMBERS if type(record.get(key)) is not int]
     wrong += [key for key in _LATER_LISTS if not _is_texts(record[key])]
-    if wrong or record["name"] != directory.name:
+    name, at, digest = directory.name.partition("@")
+    misplaced = wrong or record["name"] != name or not record["sha512"].startswith(digest)
+    if misplaced:
         fields = ", ".join(wrong or ["name"])
         raise Untrusted(f"the record of image '{directory.name}' is damaged at: {fields}")
     names = (*_TEXT, *_LATER_TEXT, *_NUMBERS)
     values = {key: record[key] for key in names if key != "disk_format"}
     values |= {key: tuple(record[key]) for key in _LATER_LISTS}
+    if at:
+        values["name"] = title_of(name, record["version"], record["sha512"])
     return Image(**values, format=record["disk_format"], disk=directory / _DISK)
 
 

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 from mayfly.errors import Invalid, Missing
 from mayfly.model import NetworkMode
-from mayfly.policy.lines import Path as KeyPath
-from mayfly.policy.lines import find_lines, line_of
 from mayfly.policy.model import (
     Allow,
     Default,
@@ -28,6 +26,8 @@ from mayfly.policy.model import (
     Rule,
 )
 from mayfly.policy.people import Who, parse_who
+from mayfly.tomllines import Path as KeyPath
+from mayfly.tomllines import find_lines, line_of
 from mayfly.units import MIB, parse_duration, parse_size
 
 POLICY_FILE = Path("/etc/mayfly/policy.toml")

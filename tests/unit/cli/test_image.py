@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from mayfly.cli.image import image as group
 from mayfly.cli.image import make as command
 from mayfly.errors import Denied, Failed, Invalid, MayflyError, Missing, Quota
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.farm.blueprint import Blueprint
 from mayfly.images.follow import Report
-from mayfly.images.recipe import Init, Mirror, Recipe
+from mayfly.images.recipe import Init, Mirror
 from mayfly.images.record import Facts
 from mayfly.model import Image
 
@@ -46,8 +48,9 @@ def mayfly_image(*words: str, answer: str = "") -> Result:
 def test_the_list_is_a_table_or_json(images: Path) -> None:
     made = admit(images, "debian-12")
     lines = mayfly_image("list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "OS", "SIZE", "DISK", "CREATED", "SOURCE"]
-    assert lines[1].startswith("debian-12  debian 12  500 B")
+    head = ["NAME", "VERSION", "OS", "SIZE", "DISK", "CREATED", "TESTED", "SOURCE"]
+    assert lines[0].split() == head
+    assert lines[1].split()[:6] == ["debian-12", made.version, "debian", "12", "500", "B"]
     (entry,) = json.loads(mayfly_image("list", "--json").stdout)
     assert entry["sha512"] == made.sha512
     assert entry["disk"] == str(made.disk)
@@ -77,20 +80,21 @@ def test_remove_asks_first(images: Path) -> None:
 
 
 def test_build_hands_its_options_on(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Recipe, str | None, Mirror | None, bool]] = []
+    asked: list[tuple[Blueprint, bool, bool]] = []
 
     def fake_build(
-        recipe: Recipe,
+        wanted: Blueprint,
         catalogue: Catalogue,
         *,
-        name: str | None,
-        mirror: Mirror | None,
         force: bool,
+        keep: bool,
         report: Report,
+        say: Callable[[str], None],
     ) -> Image:
         assert catalogue.own == images
-        asked.append((recipe, name, mirror, force))
+        asked.append((wanted, force, keep))
         report("packages", 0.5)
+        say("a line of a script")
         return replace(admit(images, "tools"), size_bytes=3 << 20)
 
     monkeypatch.setattr(command, "build", fake_build)
@@ -98,11 +102,15 @@ def test_build_hands_its_options_on(images: Path, monkeypatch: pytest.MonkeyPatc
     words += ["--name", "tools", "--init", "sysvinit", "--force"]
     words += ["--mirror", "http://m.test/debian"]
     result = mayfly_image("build", *words)
-    ((recipe, name, mirror, force),) = asked
+    ((wanted, force, keep),) = asked
+    recipe = wanted.recipe
     assert (recipe.suite, recipe.packages) == ("bullseye", ("make", "python2.7"))
     assert (recipe.disk_bytes, recipe.init) == (20 << 30, Init.SYSVINIT)
-    assert (name, force) == ("tools", True)
-    assert mirror == Mirror(main="http://m.test/debian", security="http://m.test/debian-security")
+    assert (wanted.name, force, keep) == ("tools", True, False)
+    assert wanted.mirror == Mirror(
+        main="http://m.test/debian", security="http://m.test/debian-security"
+    )
+    assert "| a line of a script" in result.stderr
     assert "install packages" in result.stderr
     assert "built tools, 3.0 MiB" in result.stderr
 

@@ -55,7 +55,7 @@ def test_the_greeting_says_what_this_is(agent: Agent) -> None:
     assert (hello["protocol"], hello["protocol_min"], hello["agent"]) == (1, 1, "0.1.0")
     assert hello["kernel"] == os.uname().release
     assert hello["os"] == "debian 12"
-    assert hello["features"] == ["refresh", "machine-features"]
+    assert hello["features"] == ["refresh", "machine-features", "strip", "context"]
 
 
 def test_renewal_makes_a_machine_itself(agent: Agent, root: Path) -> None:

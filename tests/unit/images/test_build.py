@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from mayfly.errors import Conflict, Failed, Invalid, Quota
 from mayfly.images import grub
 from mayfly.images.build import build, check_host
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.farm.blueprint import Blueprint
 from mayfly.images.mirror import given_mirror
 from mayfly.images.recipe import find_recipe
 
-RECIPE = find_recipe("debian-12")
-MIRROR = given_mirror("http://mirror.test/debian")
+WANTED = Blueprint(
+    recipe=find_recipe("debian-12"), mirror=given_mirror("http://mirror.test/debian")
+)
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_a_host_without_grubs_own_files_is_told_before_any_work(
     put(tools / "mmdebstrap", f"touch {tmp_path / 'ran'}")
     monkeypatch.setattr(grub, "GRUB_DIRECTORY", tmp_path / "nowhere")
     with pytest.raises(Failed, match=r"without boot\.img") as caught:
-        build(RECIPE, catalogue, mirror=MIRROR)
+        build(WANTED, catalogue)
     assert caught.value.hint == "sudo apt install grub-pc-bin"
     assert not (tmp_path / "ran").exists()
 
@@ -87,7 +90,7 @@ def test_a_mirror_that_fails_is_named_and_leaves_nothing(
 ) -> None:
     put(tools / "mmdebstrap", "echo 'E: Failed to fetch http://mirror.test/x  404'; exit 1")
     with pytest.raises(Failed, match=r"Failed to fetch http://mirror\.test/x"):
-        build(RECIPE, catalogue, mirror=MIRROR)
+        build(WANTED, catalogue)
     assert_nothing_left(catalogue, tmp_path)
 
 
@@ -96,16 +99,23 @@ def test_no_space_while_installing_is_a_quota_and_leaves_nothing(
 ) -> None:
     put(tools / "mmdebstrap", "echo 'dpkg: cannot write: No space left on device'; exit 1")
     with pytest.raises(Quota, match="ran out of disk space"):
-        build(RECIPE, catalogue, mirror=MIRROR)
+        build(WANTED, catalogue)
     assert_nothing_left(catalogue, tmp_path)
 
 
 def test_phases_are_reported_in_order(tools: Path, catalogue: Catalogue, tmp_path: Path) -> None:
-    put(tools / "mmdebstrap", "echo 'I: downloading packages with apt...'")
+    lists = "$TMPDIR/../tree/var/lib/apt/lists"
+    date = "Date: Sat, 28 Nov 2026 12:00:00 UTC"
+    put(
+        tools / "mmdebstrap",
+        "echo 'I: downloading packages with apt...'\n"
+        f"mkdir -p {lists}; echo '{date}' > {lists}/x_Release",
+    )
+    put(tools / "mke2fs", 'exec /sbin/mke2fs "$@"')
     put(tools / "grub-mkimage", "echo broken; exit 1")
     phases: list[tuple[str, float | None]] = []
     with pytest.raises(Failed, match="grub-mkimage"):
-        build(RECIPE, catalogue, mirror=MIRROR, report=lambda *step: phases.append(step))
+        build(WANTED, catalogue, report=lambda *step: phases.append(step))
     assert [phase for phase, _ in phases] == ["packages", "packages", "file system", "boot loader"]
     assert phases[1][1] == 0.1
     assert_nothing_left(catalogue, tmp_path)
@@ -115,10 +125,10 @@ def test_a_name_in_use_is_refused_before_any_work(tools: Path, catalogue: Catalo
     put(tools / "mmdebstrap", "echo must not run; exit 1")
     (catalogue.own / "debian-12").mkdir(parents=True)
     with pytest.raises(Conflict):
-        build(RECIPE, catalogue, mirror=MIRROR)
+        build(WANTED, catalogue)
 
 
 @pytest.mark.usefixtures("tools")
 def test_a_bad_name_is_refused(catalogue: Catalogue) -> None:
     with pytest.raises(Invalid):
-        build(RECIPE, catalogue, name="../x", mirror=MIRROR)
+        build(replace(WANTED, name="../x"), catalogue)

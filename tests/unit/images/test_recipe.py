@@ -93,8 +93,8 @@ def test_settings_of_the_hosts_apt_are_handed_on() -> None:
     assert '--aptopt=Acquire::http::Proxy "http://proxy:3128"' in words
 
 
-def test_there_are_three_recipes_and_no_others() -> None:
-    assert list(RECIPES) == ["debian-11", "debian-12", "debian-13"]
+def test_there_are_these_recipes_and_no_others() -> None:
+    assert list(RECIPES) == ["debian-11", "debian-12", "debian-13", "minimal"]
     with pytest.raises(Missing) as caught:
         find_recipe("debian-10")
     assert "debian-12" in caught.value.hint

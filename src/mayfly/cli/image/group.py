@@ -23,11 +23,15 @@ PHASES = {
     "packages": "install packages",
     "file system": "make the file system",
     "boot loader": "write the boot loader",
+    "manifest": "write down what is in it",
     "check": "check the file",
     "kernel": "fetch a kernel",
     "layers": "read the layers",
     "files": "write the files",
     "convert": "convert to qcow2",
+    "copy": "copy what the machine wrote",
+    "flatten": "make one disk of it",
+    "strip": "strip the machine of its identity",
     "hash": "hash the disk",
 }
 
@@ -88,6 +92,10 @@ class Steps:
     def note(self, text: str) -> None:
         """Say something that stays."""
         self._progress.note(text)
+
+    def say(self, line: str) -> None:
+        """Show a line that a script of the recipe printed."""
+        self._progress.note(f"| {line}")
 
     def done(self, made: Image, verb: str) -> None:
         """Say what was made, and how to try it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,8 +13,12 @@ from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy
 from mayfly.cli.image.pull import access_of, import_url, is_url
 from mayfly.images.build import build
 from mayfly.images.container.convert import Wish
+from mayfly.images.farm.blueprint import Blueprint
+from mayfly.images.farm.manifest import read_pins
+from mayfly.images.farm.reader import is_file, read_blueprint, read_script
 from mayfly.images.mirror import given_mirror
 from mayfly.images.recipe import RECIPES, Init, check_disk_bytes, find_recipe
+from mayfly.images.reference import check_name
 from mayfly.images.registry.reference import SCHEME
 from mayfly.images.sources import Ways, import_source
 from mayfly.images.transfer.whole import Terms
@@ -24,59 +31,78 @@ from mayfly.wiring import load
     epilog="""\b
 Examples:
   mayfly image build debian-12
-  mayfly image build debian-12 --package python3 --package make --name tools
+  mayfly image build debian-12 --package python3 --script setup.sh --name tools
+  mayfly image build tools.toml --new-version
   mayfly image build debian-13 --mirror http://mirror.example.org/debian --force
 
 \b
+RECIPE is one of: {recipes}; or a file *.toml.
 An ordinary user needs user namespaces and subordinate ids (package uidmap).
-Documentation, manual pages and translations are left out of the image.
-""",
+Documentation, manual pages and translations are left out of the image. A script
+runs as root in the image's tree, which is a directory of this host: read it first.
+""".format(recipes=", ".join(RECIPES)),
 )
-@click.argument("recipe", metavar="|".join(RECIPES))
+@click.argument("recipe", metavar="RECIPE")
 @click.option("--name", help="Name of the image; else that of the recipe.")
 @click.option("--package", "packages", multiple=True, help="A further Debian package. Repeatable.")
-@click.option("--size", default="8G", show_default=True, help="Disk that the guest sees.")
+@click.option(
+    "--script",
+    "scripts",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run it in the image when all packages are there. Repeatable.",
+)
+@click.option("--size", help="Disk that the guest sees [default: 8G].")
 @click.option(
     "--init",
     type=click.Choice([init.value for init in Init]),
-    default=Init.SYSTEMD.value,
-    show_default=True,
-    help="First process of the guest.",
+    help="First process of the guest [default: systemd].",
 )
 @click.option("--mirror", help="Where packages come from; else this host's own Debian mirror.")
 @click.option("--security-mirror", help="Where security updates come from; else MIRROR-security.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="Fail unless each package is the one that this manifest names.",
+)
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
-def build_image(
-    recipe: str,
-    name: str | None,
-    packages: tuple[str, ...],
-    size: str,
-    init: str,
-    mirror: str | None,
-    security_mirror: str | None,
-    force: bool,
-) -> None:
-    """Build an image from Debian's packages; takes about a minute."""
-    wanted = replace(
-        find_recipe(recipe),
-        packages=packages,
-        disk_bytes=check_disk_bytes(parse_size(size)),
-        init=Init(init),
-    )
-    if security_mirror and not mirror:
+def build_image(recipe: str, force: bool, new_version: bool, **typed: Any) -> None:
+    """Build an image from Debian's packages, by a recipe; takes about a minute."""
+    if typed["security_mirror"] and not typed["mirror"]:
         raise click.UsageError("--security-mirror needs --mirror")
+    if force and new_version:
+        raise click.UsageError("--force and --new-version exclude each other")
+    wanted = _wanted(recipe, typed)
     tidy_on_signals()
-    steps = Steps(name or recipe)
+    steps = Steps(wanted.title)
     made = build(
-        wanted,
-        own_catalogue(),
-        name=name,
-        mirror=given_mirror(mirror, security_mirror) if mirror else None,
-        force=force,
-        report=steps,
+        wanted, own_catalogue(), force=force, keep=new_version, report=steps, say=steps.say
     )
     steps.done(made, "built")
+
+
+def _wanted(text: str, typed: Mapping[str, Any]) -> Blueprint:
+    """Give what is to be built: a recipe, with what was typed in addition to it."""
+    found = read_blueprint(Path(text)) if is_file(text) else Blueprint(recipe=find_recipe(text))
+    recipe = found.recipe
+    if typed["size"]:
+        recipe = replace(recipe, disk_bytes=check_disk_bytes(parse_size(typed["size"])))
+    if typed["init"]:
+        recipe = replace(recipe, init=Init(typed["init"]))
+    return replace(
+        found,
+        recipe=replace(recipe, packages=(*recipe.packages, *typed["packages"])),
+        name=check_name(typed["name"]) if typed["name"] else found.name,
+        scripts=(*found.scripts, *(read_script(file) for file in typed["scripts"])),
+        pins=read_pins(typed["manifest"]) if typed["manifest"] else found.pins,
+        mirror=(
+            given_mirror(typed["mirror"], typed["security_mirror"])
+            if typed["mirror"]
+            else found.mirror
+        ),
+    )
 
 
 @image.command(

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -103,7 +104,7 @@ def _make_disk(
     )
     report("file system", None)
     disk = place.private / "disk.raw"
-    make_file_system(disk, layout, place)
+    make_file_system(disk, layout, place, int(time.time()))
     ours = place.private / "ours.tar"
     env = contents.config.env if contents.config else ()
     ours.write_bytes(pack(own_items(layout.uuid, kit.version, env)))

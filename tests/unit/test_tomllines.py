@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mayfly.policy.lines import Path, find_lines, line_of
+from mayfly.tomllines import Path, find_lines, line_of
 
 TEXT = '''\
 # [policy] in a comment

@@ -1,0 +1,92 @@
+"""What ``mayfly image show`` tells beyond the record: where an image lies, is hot, is endorsed."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from mayfly.config import SYSTEM_IMAGES, Paths
+from mayfly.errors import MayflyError
+from mayfly.host import client
+from mayfly.images.catalogue import Catalogue
+from mayfly.images.lists.admission import Admission
+from mayfly.images.lists.store import TrustStore
+from mayfly.images.tested import read_tests
+from mayfly.model import Image
+
+SITE_TRUST = SYSTEM_IMAGES.with_name("trust")
+
+
+def admission_of(image: Image, paths: Paths) -> Admission | None:
+    """Say what the subscribed lists have of an image; None where nothing is subscribed."""
+    for directory in dict.fromkeys((paths.images.with_name("trust"), SITE_TRUST)):
+        if directory.is_dir():
+            store = TrustStore(directory=directory)
+            return store.admission(image.endorsed_sha512 or image.sha512, datetime.now(UTC))
+    return None
+
+
+def is_endorsed(image: Image, paths: Paths) -> bool:
+    """Tell whether a list that is subscribed here vouches for an image now."""
+    found = admission_of(image, paths)
+    return found is not None and found.trusted
+
+
+def surroundings(image: Image, catalogue: Catalogue, paths: Paths) -> dict[str, Any]:
+    """Give what is known of an image besides its record, by the words that are shown."""
+    name = image.name.partition("@")[0]
+    aliases = [alias for alias in catalogue.aliases() if _same(catalogue, alias, image)]
+    found = admission_of(image, paths)
+    until = found.until if found is not None else None
+    return {
+        "pin": image.pin,
+        "stored": str(image.disk.parent),
+        "versions": [each.version for each in catalogue.versions(name)],
+        "aliases": aliases,
+        "templates": templates_of(image, paths),
+        "standbys": standbys_of(image),
+        "endorsed": "" if found is None else str(found),
+        "expires": "" if until is None else until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "tested": read_tests(image.disk.parent, image.sha512).summary,
+    }
+
+
+def _same(catalogue: Catalogue, alias: str, image: Image) -> bool:
+    try:
+        return catalogue.find(alias).disk == image.disk
+    except MayflyError:
+        return False
+
+
+def templates_of(image: Image, paths: Paths) -> list[str]:
+    """Give the templates that were made of this very disk, in words."""
+    found = []
+    for meta in sorted(paths.templates.glob("[!.]*/template.json")):
+        try:
+            values = json.loads(meta.read_text())
+            shape = values["shape"]
+            if values["image_sha512"] == image.sha512:
+                size = f"{shape['cpus']} CPUs, {shape['memory_mib']} MiB"
+                found.append(f"{str(values['key'])[:12]} ({size})")
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def standbys_of(image: Image) -> list[str]:
+    """Give how many machines of it wait at the host service, by size; none without a service."""
+    try:
+        connection = client.connect(client.socket_path())
+        if connection is None:
+            return []
+        with closing(connection):
+            answer, _ = client.call(connection, "status", {})
+    except MayflyError:
+        return []
+    return [
+        f"{item['ready']} of {item['wanted']} ({item['cpus']} CPUs, {item['memory_mib']} MiB)"
+        for item in answer.get("standby", ())
+        if item.get("image") == image.name
+    ]
