@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mayfly.command import run
 from mayfly.images.catalogue import Draft
+from mayfly.images.convert import converter
 from mayfly.images.flatten import flatten
 from mayfly.images.follow import Report
 from mayfly.images.record import Facts
@@ -29,11 +29,10 @@ def admit_machine(
     flatten(layers, image, draft, report)
     report("hash", None)
     version, tags = marks
-    program = run(["qemu-img", "--version"], timeout_s=30).text().splitlines()[0]
     steps = (
         f"made of {image.pin}",
         f"prepared in machine {machine}, and stripped of its identity by the agent there",
-        f"{len(layers)} layers flattened by {program.strip()}",
+        f"{len(layers)} layers flattened by {converter()}",
     )
     facts = Facts(
         os=image.os,
