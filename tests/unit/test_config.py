@@ -151,6 +151,11 @@ def test_memory_may_be_written_as_a_size(tmp_path: Path) -> None:
         ("site_networks = ['10.0.0.0/99']", "site_networks"),
         ("site_networks = ['10.0.0.1/8']", "site_networks"),
         ("site_networks = [5]", "site_networks"),
+        ("trust_sha1 = 1", "trust_sha1"),
+        ("trust_local_urls = 'yes'", "trust_local_urls"),
+        ("grid_certificates = 'certificates'", "grid_certificates"),
+        ("event_handler = 'handler --now'", "event_handler"),
+        ("event_handler = ['/bin/true']", "event_handler"),
         ("[cpus]\na = 1", "cpus"),
     ],
 )
