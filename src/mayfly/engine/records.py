@@ -70,7 +70,9 @@ class Record:
     job: str = ""
     """Key of the batch job's right."""
     image_sha512: str = ""
-    """What a list has of its image; empty: it was made by an earlier version."""
+    """Of the image's disk; empty: the machine was made by an earlier version."""
+    endorsed_sha512: str = ""
+    """Of what that disk was made of."""
 
 
 _NOTHING = type(None)
