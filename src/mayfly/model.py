@@ -103,9 +103,9 @@ class Image:
     tags: tuple[str, ...] = ()
 
     @property
-    def listed_sha512(self) -> str:
-        """Give what a list has of it: the SHA-512 of the file that came, or of its disk."""
-        return self.endorsed_sha512 or self.sha512
+    def contents(self) -> tuple[str, ...]:
+        """Give what a list may have of it: the SHA-512 of its disk and of what that was made of."""
+        return tuple(dict.fromkeys([self.sha512, self.endorsed_sha512 or self.sha512]))
 
     @property
     def pin(self) -> str:

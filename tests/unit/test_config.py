@@ -158,6 +158,11 @@ def test_memory_may_be_written_as_a_size(tmp_path: Path) -> None:
         ("image_quota = 5", "image_quota"),
         ("plain_registries = [5.5]", "plain_registries"),
         ("plain_registries = ['https://a']", "plain_registries"),
+        ("trust_sha1 = 1", "trust_sha1"),
+        ("trust_local_urls = 'yes'", "trust_local_urls"),
+        ("grid_certificates = 'certificates'", "grid_certificates"),
+        ("event_handler = 'handler --now'", "event_handler"),
+        ("event_handler = ['/bin/true']", "event_handler"),
         ("[cpus]\na = 1", "cpus"),
     ],
 )

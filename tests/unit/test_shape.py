@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -42,9 +43,15 @@ ROOMS = {
 CATCHES_ALL = ("mayfly.cli.main", "mayfly.host.guard")
 
 
+@functools.cache
+def parsed(folder: str) -> tuple[Source, ...]:
+    """Parse a folder once: it takes seconds."""
+    return tuple(shape.read(REPOSITORY / folder))
+
+
 def everything() -> Iterator[Source]:
     for folder in FOLDERS:
-        yield from shape.read(REPOSITORY / folder)
+        yield from parsed(folder)
 
 
 def listed(faults: Iterable[object]) -> str:
@@ -69,20 +76,18 @@ def test_only_the_outermost_handler_catches_every_error() -> None:
 
 
 def test_every_test_asserts_something() -> None:
-    faults = [
-        fault for source in shape.read(REPOSITORY / "tests") for fault in shape.test_faults(source)
-    ]
+    faults = [fault for source in parsed("tests") for fault in shape.test_faults(source)]
     assert not faults, listed(faults)
 
 
 def test_imports_point_inwards() -> None:
-    sources = shape.read(REPOSITORY / "src")
+    sources = parsed("src")
     faults = list(shape.direction_faults(sources, "mayfly", ROOMS))
     assert not faults, listed(faults)
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    circles = shape.cycles(shape.read(REPOSITORY / "src"))
+    circles = shape.cycles(parsed("src"))
     assert not circles, listed(" -> ".join(circle) for circle in circles)
 
 

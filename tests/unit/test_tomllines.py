@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mayfly.tomllines import Path, find_lines, line_of
@@ -141,6 +141,7 @@ def written(value: Any, *, spread: bool) -> str:
 
 
 @given(tables, st.booleans())
+@settings(max_examples=40)
 def test_the_keys_of_any_file_are_found(
     parts: list[tuple[str, bool, dict[str, Any]]], spread: bool
 ) -> None:

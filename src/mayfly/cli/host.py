@@ -81,6 +81,8 @@ def _show_status(answer: dict[str, Any]) -> None:
     click.echo(f"mayfly {answer['version']}, {answer['accelerator']}")
     click.echo(f"takes requests  {'no: it is drained' if answer['draining'] else 'yes'}")
     click.echo(f"machines        {words}")
+    if answer.get("untrusted"):
+        click.echo(f"untrusted       {answer['untrusted']}: 'mayfly machine list' shows them")
     click.echo(f"waiting         {answer['waiting']}")
     click.echo(
         f"memory          {memory['promised']} of {memory['to_promise']} MiB promised, "

@@ -111,7 +111,7 @@ def _row(item: dict[str, Any], now: float) -> tuple[str, ...]:
     return (
         item["id"],
         item["image"],
-        item["state"],
+        item["state"] + (", untrusted" if item.get("untrusted") else ""),
         str(item["cpus"]),
         f"{item['memory_mib']} MiB",
         item["network"],

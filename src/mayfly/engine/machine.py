@@ -205,7 +205,8 @@ def _new_record(
         command=order.command,
         created_at=time.time(),
         uid=engine.settings.uid_first + slot(name) if os.geteuid() == 0 else None,
-        image_sha512=image.listed_sha512,
+        image_sha512=image.sha512,
+        endorsed_sha512=image.endorsed_sha512,
     )
 
 

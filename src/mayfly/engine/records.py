@@ -70,9 +70,11 @@ class Record:
     job: str = ""
     """Key of the batch job's right."""
     image_sha512: str = ""
-    """What a list has of its image; empty: it was made by an earlier version."""
+    """Of the image's disk; empty: the machine was made by an earlier version."""
+    endorsed_sha512: str = ""
+    """Of what that disk was made of."""
     image_pin: str = ""
-    """The disk that it is made of, ``NAME@sha512:DIGEST``, whatever the name means by now."""
+    """That disk by name, ``NAME@sha512:DIGEST``, whatever the name means by now."""
 
 
 _NOTHING = type(None)

@@ -95,7 +95,8 @@ def _new(service: Service, making: Making) -> Hosted:
         uid=engine.settings.uid_first + slot(name),
         owner=making.owner,
         job=making.job,
-        image_sha512=making.image.listed_sha512,
+        image_sha512=making.image.sha512,
+        endorsed_sha512=making.image.endorsed_sha512,
     )
     return Hosted(
         record=record,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from mayfly.config import Paths
 from mayfly.errors import Invalid, MayflyError, Missing, Untrusted
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.lists.admission import Admission, admission
+from mayfly.images.lists.admission import Admission, admission, of_several
 from mayfly.images.lists.rules import Rule
 from mayfly.images.lists.store import TrustStore
 from mayfly.images.lists.subscriptions import Subscription
@@ -65,7 +66,8 @@ class Gate:
     @property
     def has_policy(self) -> bool:
         """Tell whether the site has written one."""
-        return self.policy_file.exists()
+        # Not as Path does it: where nothing may be looked at, nothing is said.
+        return os.path.exists(self.policy_file)
 
     def policy(self) -> Policy:
         """Give the policy that holds; raises ``Invalid`` when it cannot be read, and never could.
@@ -89,20 +91,22 @@ class Gate:
 
     def state(self) -> Signature:
         """Give what is another thing as soon as a list or the policy is."""
-        return (_lists_signature(self._stores()), _signature([self.policy_file]))
+        with _readable():
+            return (_lists_signature(self._stores()), _signature([self.policy_file]))
 
     def admission(self, image: Image, now: datetime) -> Admission:
-        """Say what the lists say of an image now; its own disk may be blocked as well."""
-        found = self.admission_of(image.listed_sha512, now, origin=self.origin(image))
-        if image.sha512 in self._blocked:
-            return self.admission_of(image.sha512, now)
-        return found
+        """Say what the lists say of an image now."""
+        return self.admission_of(image.contents, now, origin=self.origin(image))
 
     def admission_of(
-        self, sha512: str, now: datetime, *, origin: Origin = Origin.SITE
+        self, contents: Iterable[str], now: datetime, *, origin: Origin = Origin.SITE
     ) -> Admission:
-        """Say what the lists say of a content now."""
-        self.look()
+        """Say what the lists say now of a disk, and of what it was made of."""
+        with _readable():
+            self.look()
+            return of_several([self._one(each, now, origin) for each in contents])
+
+    def _one(self, sha512: str, now: datetime, origin: Origin) -> Admission:
         key = f"{origin.value} {sha512}"
         if key not in self._lists:
             # A user's own word is good for what he brings along, and for nothing else.
@@ -135,9 +139,9 @@ class Gate:
         facts = facts_of(image, found, self.origin(image))
         return _distrust(policy, facts, found, said=self.has_policy)
 
-    def distrust_of(self, name: str, sha512: str, now: datetime) -> Untrusted | None:
+    def distrust_of(self, name: str, contents: Iterable[str], now: datetime) -> Untrusted | None:
         """Give why nobody may go on with an image of the site of which a machine was made."""
-        found = self.admission_of(sha512, now)
+        found = self.admission_of(contents, now)
         facts = ImageFacts(name=name, trust=_trust(found))
         return _distrust(self.policy(), facts, found, said=self.has_policy)
 
@@ -196,13 +200,13 @@ class Gate:
     def look(self) -> None:
         """Read again what has changed; raises ``Untrusted`` when it cannot be used."""
         stores = self._stores()
-        seen = _lists_signature(stores)
-        if seen != self._lists_seen:
-            self._blocked = {}
-            self._lists_seen = None
-            self._blocked = {key: why for each in stores for key, why in each.blocked().items()}
-            self._lists.clear()
-            self._lists_seen = seen
+        with _readable():
+            seen = _lists_signature(stores)
+            if seen != self._lists_seen:
+                self._lists_seen = None
+                self._blocked = {key: why for each in stores for key, why in each.blocked().items()}
+                self._lists.clear()
+                self._lists_seen = seen
 
 
 def gate_of(paths: Paths) -> Gate:
@@ -276,6 +280,18 @@ def _read(file: Path) -> Policy:
         return read_policy(None)
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Let nobody pass when it cannot be seen what is trusted."""
+    try:
+        yield
+    except OSError as error:
+        raise Untrusted(
+            f"cannot see which image lists are trusted: {error}",
+            hint="what lies there must be readable for all; 'mayfly trust show' looks at it",
+        ) from error
+
+
 def _lists_signature(stores: Iterable[TrustStore]) -> Signature:
     files: list[Path] = []
     for store in stores:
@@ -285,13 +301,10 @@ def _lists_signature(stores: Iterable[TrustStore]) -> Signature:
                 files += sorted(Path(entry.path) for entry in entries if entry.name[0] != ".")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except PermissionError as error:
-            if not os.access(store.directory.parent, os.X_OK):
-                continue  # then nothing of the site's can be had, its images neither
-            raise Untrusted(
-                f"cannot see which image lists are trusted: {error}",
-                hint="the site's directory of trust must be readable for all",
-            ) from error
+        except PermissionError:
+            if os.access(store.directory.parent, os.X_OK):
+                raise
+            # Nothing of the site's can be had then, its images neither.
     return _signature(files)
 
 

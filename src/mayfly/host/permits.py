@@ -9,6 +9,7 @@ from mayfly.host.caller import Caller
 from mayfly.host.names import account_for
 from mayfly.host.permission import person_of
 from mayfly.host.state import Hosted, Service
+from mayfly.host.trust import contents_of
 from mayfly.host.wish import Wish
 from mayfly.host.work import Step
 from mayfly.model import Account, NetworkMode, Shape
@@ -60,10 +61,10 @@ def _machines_of(service: Service, uid: int) -> int:
 def check_resumed(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
     """Refuse to bring a machine back whose image, or whose owner, may not be used any more."""
     record, now = hosted.record, datetime.now(UTC)
-    image = service.catalogue.find(record.image)
-    if record.image_sha512 in ("", image.listed_sha512):
-        service.gate.check(image, now)
-    elif error := service.gate.distrust_of(record.image, record.image_sha512, now):
+    contents = contents_of(hosted)
+    if not contents:
+        service.gate.check(service.catalogue.find(record.image), now)
+    elif error := service.gate.distrust_of(record.image, contents, now):
         raise error
     if caller.uid != record.owner or not service.gate.has_policy:
         return

@@ -59,7 +59,7 @@ def sweep(service: Service) -> None:
     revoked = service.gate.revoked()
     seen: dict[str, str] = {}
     for hosted in service.table:
-        key = hosted.record.image_sha512 or hosted.record.image
+        key = hosted.record.image_sha512 + hosted.record.endorsed_sha512 or hosted.record.image
         if key not in seen:
             seen[key] = why_distrusted(service, hosted, now)
         before, hosted.distrust = hosted.distrust, seen[key]
@@ -69,16 +69,22 @@ def sweep(service: Service) -> None:
 
 def why_distrusted(service: Service, hosted: Hosted, now: datetime) -> str:
     """Say why the image of a machine may be used no more; empty when it may."""
-    gate, sha512 = service.gate, hosted.record.image_sha512
-    if not sha512:
+    gate, contents = service.gate, contents_of(hosted)
+    if not contents:
         # A machine of an earlier version: only the name is known.
         try:
             error = gate.distrust(service.catalogue.find(hosted.record.image), now)
         except MayflyError:
             return ""
     else:
-        error = gate.distrust_of(hosted.record.image, sha512, now)
+        error = gate.distrust_of(hosted.record.image, contents, now)
     return error.message if error else ""
+
+
+def contents_of(hosted: Hosted) -> list[str]:
+    """Give what a list may have of the image that a machine was made of."""
+    record = hosted.record
+    return [each for each in (record.image_sha512, record.endorsed_sha512) if each]
 
 
 def _deal(service: Service, hosted: Hosted, revoked: Revoked, *, told: bool) -> None:

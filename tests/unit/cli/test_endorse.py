@@ -20,6 +20,7 @@ from tests.unit.cli.endorsing import (
     published,
     refused,
 )
+from tests.unit.images.lists.pki import make_self_signed
 
 
 def shown(*words: object) -> dict[str, Any]:
@@ -56,9 +57,7 @@ def test_a_key_is_never_written_over(endorser: Path) -> None:
         ("", "10"),
         ("/CN=" + "x" * 3000, "10"),
         ("/CN=Jo\nDoe", "10"),
-        ("/CN=a/CN", "10"),
         ("/C=Deutschland/CN=Jo", "10"),
-        ("/CN=" + "x" * 100, "10"),
         ("/CN=Jo\\/CN=Al", "10"),
         (JO, "0"),
         (JO, "-1"),
@@ -125,9 +124,8 @@ def test_without_a_key_nothing_is_endorsed(home: Path) -> None:
 
 
 def test_a_key_of_another_certificate_is_refused(endorser: Path, tmp_path: Path) -> None:
-    command("endorse", "key", "create", "--subject", JO, "--directory", tmp_path / "other")
-    own = endorser / "state/endorse"
-    words = ("--key", own / "key.pem", "--cert", tmp_path / "other/cert.pem")
+    other = make_self_signed(tmp_path / "other", "other", JO)
+    words = ("--key", endorser / "state/endorse/key.pem", "--cert", other.certificate)
     assert isinstance(refused("endorse", "image", "el9", *words), Invalid)
 
 

@@ -211,7 +211,8 @@ def starter(script: Script) -> Start:
             state=State.WANTED,
             command=order.command,
             created_at=0.0,
-            image_sha512=image.listed_sha512,
+            image_sha512=image.sha512,
+            endorsed_sha512=image.endorsed_sha512,
         )
         return machine_in(place, record, script)
 

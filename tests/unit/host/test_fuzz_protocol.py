@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from mayfly.errors import Failed, Invalid, Missing
@@ -61,6 +61,13 @@ def nested(depth: int, opening: str, closing: str) -> str:
     return opening * depth + "1" + closing * depth
 
 
+def is_object(packet: bytes) -> bool:
+    try:
+        return isinstance(json.loads(packet), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 # --- packets -------------------------------------------------------------------------------------
 
 
@@ -73,6 +80,8 @@ def nested(depth: int, opening: str, closing: str) -> str:
 def test_what_is_no_request_is_refused_and_the_connection_ended(
     desk: Desk, packets: list[bytes]
 ) -> None:
+    # Chance finds {} now and then: a request, and one that is answered.
+    assume(not any(is_object(packet) for packet in packets))
     client = desk.connect(ALICE)
     for packet in packets:
         client.raw(packet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,7 @@ def test_a_list_that_expires_takes_its_images_along(gate: Gate, images: Path) ->
     assert "rule 'expired'" in str(later)
 
 
-@pytest.mark.parametrize("which", ["sha512", "listed_sha512"])
+@pytest.mark.parametrize("which", ["sha512", "endorsed_sha512"])
 def test_an_image_is_blocked_by_its_disk_or_by_what_it_was_made_of(
     gate: Gate, images: Path, which: str
 ) -> None:
@@ -107,6 +108,35 @@ def test_an_image_is_blocked_by_its_disk_or_by_what_it_was_made_of(
     assert gate.distrust(image, now()) is None
     TrustStore(directory=gate.site_trust).block(getattr(image, which), "a root kit")
     assert "a root kit" in str(gate.distrust(image, now()))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_list_may_have_the_disk_or_what_it_was_made_of(
+    gate: Gate, images: Path, own: bool
+) -> None:
+    image = image_in(images)
+    made = replace(image, endorsed_sha512="a" * 128)
+    vouch(gate.site_trust, image if own else replace(image, sha512="a" * 128))
+    write_policy(gate.policy_file, ALL)
+    assert gate.distrust(made, now()) is None
+    assert gate.distrust_of("debian-12", made.contents, now()) is None
+    assert gate.distrust_of("debian-12", ["b" * 128], now()) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as another user")
+def test_lists_that_cannot_be_seen_let_nobody_pass(images: Path) -> None:
+    # Not where pytest's are: another user must get there.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        Path(top).chmod(0o755)
+        gate = Gate(policy_file=Path(top) / "policy.toml", site_trust=Path(top) / "trust")
+        vouch(gate.site_trust, image_in(images))
+        (gate.site_trust / "subscriptions").chmod(0o700)
+        os.seteuid(54_321)
+        try:
+            with pytest.raises(Untrusted, match="cannot see which image lists"):
+                gate.state()
+        finally:
+            os.seteuid(0)
 
 
 def test_what_changes_is_seen_at_the_next_look(gate: Gate, images: Path) -> None:

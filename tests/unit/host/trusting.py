@@ -27,7 +27,7 @@ def take_back(trust: Path, image: Image, reason: str = "a hole") -> None:
     gone = Revocation(
         identifier=listed(1).identifier,
         version="1.0",
-        sha512=image.listed_sha512,
+        sha512=image.sha512,
         reason=reason,
         revoked_at=_now(),
     )
@@ -38,7 +38,7 @@ def accepted(images: tuple[Image, ...], life: timedelta) -> Accepted:
     """Make the record of a list."""
     until = _now() + life
     listed_images = [
-        listed(number, title=image.name, sha512=image.listed_sha512)
+        listed(number, title=image.name, sha512=image.sha512)
         for number, image in enumerate(images, start=1)
     ]
     return Accepted(

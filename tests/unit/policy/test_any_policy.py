@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mayfly.model import NetworkMode
@@ -65,6 +65,7 @@ heads = st.sampled_from([HEAD.format("required"), HEAD.format("optional")])
 
 
 @given(heads, st.lists(st.one_of(allows, denies), max_size=5), wishes, people, st.randoms())
+@settings(max_examples=40)
 def test_the_order_of_rules_decides_nothing(
     head: str, parts: list[str], wish: Wish, person: Person, random: st.DataObject
 ) -> None:
@@ -75,6 +76,7 @@ def test_the_order_of_rules_decides_nothing(
 
 
 @given(heads, st.lists(st.one_of(allows, denies), max_size=4), denies, wishes, people)
+@settings(max_examples=40)
 def test_one_more_denial_never_allows_more(
     head: str, parts: list[str], more: str, wish: Wish, person: Person
 ) -> None:
@@ -84,6 +86,7 @@ def test_one_more_denial_never_allows_more(
 
 
 @given(heads, st.lists(st.one_of(allows, denies), max_size=4), allows, wishes, people)
+@settings(max_examples=40)
 def test_one_more_permission_never_denies_more(
     head: str, parts: list[str], more: str, wish: Wish, person: Person
 ) -> None:
@@ -101,6 +104,7 @@ def test_nothing_is_allowed_where_nothing_is_said(
 
 
 @given(heads, st.lists(st.one_of(allows, denies), max_size=5), wishes, people)
+@settings(max_examples=40)
 def test_every_reason_names_a_line_that_says_so(
     head: str, parts: list[str], wish: Wish, person: Person
 ) -> None:

@@ -55,9 +55,9 @@ def _contents(image: str) -> list[str]:
     paths, _ = load()
     if not _SHA512.fullmatch(image):
         found = catalogue_of(paths).find(image)
-        return list(dict.fromkeys([found.listed_sha512, found.sha512]))
+        return list(found.contents)
     wanted = image.lower()
     for each in catalogue_of(paths).list():
-        if wanted in (each.sha512, each.listed_sha512):
-            return list(dict.fromkeys([wanted, each.listed_sha512, each.sha512]))
+        if wanted in each.contents:
+            return list(each.contents)
     return [wanted]

@@ -11,7 +11,7 @@ import click
 from mayfly.cli.output import plain, print_json
 from mayfly.cli.trust.group import store, trust
 from mayfly.errors import Missing
-from mayfly.images.lists.admission import Admission, standing
+from mayfly.images.lists.admission import Admission, of_several, standing
 from mayfly.images.lists.authorities import Anchor
 from mayfly.images.lists.model import show_time
 from mayfly.images.lists.offers import admissions, trusted_offer
@@ -161,12 +161,11 @@ def _answer(found: Admission) -> dict[str, Any]:
 
 
 def _show_image(known: TrustStore, image: str, now: datetime, *, as_json: bool) -> None:
-    sha512 = _sha512_of(known, image, now)
-    found = known.admission(sha512, now)
+    found = of_several([known.admission(each, now) for each in _contents(known, image, now)])
     if as_json:
-        print_json({"sha512": sha512, **_answer(found)})
+        print_json({"sha512": found.sha512, **_answer(found)})
         return
-    click.echo(f"sha512 {sha512}")
+    click.echo(f"sha512 {found.sha512}")
     click.echo(plain(str(found)))
     for voucher in found.vouchers[1:]:
         click.echo(plain(f"also: {voucher}"))
@@ -176,12 +175,12 @@ def _show_image(known: TrustStore, image: str, now: datetime, *, as_json: bool) 
         click.echo(f"  hint: {found.refusals[0].rule.mend}")
 
 
-def _sha512_of(known: TrustStore, image: str, now: datetime) -> str:
+def _contents(known: TrustStore, image: str, now: datetime) -> tuple[str, ...]:
     """Give the content that is meant: of the catalogue, or else of a list."""
     if len(image) == 128:
-        return image.lower()
+        return (image.lower(),)
     paths, _ = load()
     try:
-        return catalogue_of(paths).find(image).listed_sha512
+        return catalogue_of(paths).find(image).contents
     except Missing:
-        return trusted_offer(known, image, now).image.sha512
+        return (trusted_offer(known, image, now).image.sha512,)

@@ -104,6 +104,21 @@ def admission(
     )
 
 
+def of_several(admissions: Iterable[Admission]) -> Admission:
+    """Say what holds for an image that a list may have as its disk, or as what that was made of.
+
+    One that is blocked is refused whatever the other is; else it is enough that one is trusted.
+    """
+
+    def weight(found: Admission) -> int:
+        if found.trusted:
+            return 1
+        rules = {refusal.rule for refusal in found.refusals}
+        return 0 if Rule.BLOCKED in rules else 3 if rules == {Rule.UNENDORSED} else 2
+
+    return min(admissions, key=weight)
+
+
 def _none(sha512: str, refusals: list[Refusal]) -> Admission:
     return Admission(sha512=sha512, vouchers=(), refusals=tuple(refusals))
 

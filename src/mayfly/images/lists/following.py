@@ -26,7 +26,7 @@ def trust_settings(settings: Settings) -> TrustSettings:
 
 def disks_of(catalogue: Catalogue) -> Mapping[str, Path]:
     """Give the images that are here by the SHA-512 that a list has of them."""
-    return {image.listed_sha512: image.disk for image in catalogue.list()}
+    return {sha512: image.disk for image in catalogue.list() for sha512 in image.contents}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,8 @@ def make_pair(directory: Path, subject: str, days: int) -> KeyPair:
     check_dn(subject)
     if not 0 < days <= DAYS_MOST:
         raise Invalid(f"a certificate is valid for 1 to {DAYS_MOST} days, not {days}")
+    made = pair_in(directory)
+    _check_free(made)
     key, pem = _generate(subject, days)
     owner = certificate(pem)
     if owner.subject.unclear:
@@ -57,18 +59,21 @@ def make_pair(directory: Path, subject: str, days: int) -> KeyPair:
             f"'{subject}' could be read as another name: {owner.subject.unclear}",
             hint="write /O=Site/CN=Jo Doe, with no slash or plus sign in a part",
         )
-    made = pair_in(directory)
     make_directory(directory)
     with locked(directory / ".key.lock"):
-        for file in (made.key, made.certificate):
-            if file.exists():
-                raise Conflict(
-                    f"there is a key already: {file}",
-                    hint="what it signed depends on it; give another --directory for another key",
-                )
+        _check_free(made)
         write_whole(made.key, key, mode=0o600)
         write_whole(made.certificate, pem)
     return KeyPair(signer=made, owner=owner)
+
+
+def _check_free(made: Signer) -> None:
+    for file in (made.key, made.certificate):
+        if file.exists():
+            raise Conflict(
+                f"there is a key already: {file}",
+                hint="what it signed depends on it; give another --directory for another key",
+            )
 
 
 def _generate(subject: str, days: int) -> tuple[bytes, bytes]:

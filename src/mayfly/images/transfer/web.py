@@ -65,6 +65,8 @@ class Deadline:
     def watch(self, connection: socket.socket) -> None:
         """Cut this connection off, too, when the time is up."""
         self._sockets.append(connection)
+        if self._over:
+            self._end()  # it was, before there was a connection
 
     def check(self, url: str) -> None:
         """Refuse an answer that was cut off."""

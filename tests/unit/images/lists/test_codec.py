@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mayfly.images.lists.codec import Damaged, build, plain
@@ -43,6 +43,7 @@ def test_a_value_comes_back() -> None:
 
 
 @given(lists)
+@settings(max_examples=40)
 def test_any_list_comes_back(images: ImageList) -> None:
     assert build(ImageList, json.loads(json.dumps(plain(images)))) == images
 
@@ -79,6 +80,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
+@settings(max_examples=40)
 def test_any_json_is_refused(value: object) -> None:
     with pytest.raises(Damaged):
         build(Subscription, value)

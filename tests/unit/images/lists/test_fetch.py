@@ -78,6 +78,26 @@ def test_a_bad_server_is_unavailable_in_time(server: Server, answer: Answer, wor
     assert time.monotonic() - before < 5
 
 
+def test_a_time_that_is_up_before_the_connection_is_there_is_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, answers = server
+    answers["/a"] = hang
+    connect = socket.create_connection
+
+    def late(*words: Any, **options: Any) -> socket.socket:
+        for each in threading.enumerate():
+            if isinstance(each, threading.Timer):
+                each.join()
+        return connect(*words, **options)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    before = time.monotonic()
+    with pytest.raises(Unavailable, match="did not answer"):
+        fetch(f"{url}/a", deadline_s=0.01)
+    assert time.monotonic() - before < 10
+
+
 def test_a_server_that_never_ends_is_cut_off(server: Server) -> None:
     url, answers = server
     answers["/a"] = flood

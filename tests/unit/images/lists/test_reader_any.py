@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mayfly.errors import Invalid
@@ -82,6 +82,7 @@ lists = st.builds(
 
 
 @given(lists)
+@settings(max_examples=40)
 def test_what_is_written_is_read_back(made: ImageList) -> None:
     text = render_list(made)
     assert text.isascii()
@@ -120,6 +121,7 @@ def read_or_refused(text: bytes) -> ImageList | None:
 
 
 @given(places, json_values)
+@settings(max_examples=40)
 def test_any_value_anywhere_is_read_or_refused(place: tuple[str, str], value: object) -> None:
     table = table_of(image_list(listed(1), listed(2)))
     top = table[keys.WRAPPER]
