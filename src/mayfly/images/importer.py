@@ -46,6 +46,8 @@ class Origin:
     version: str = ""
     sha512: str = ""
     """Of the file, where that was checked already."""
+    derived: tuple[str, ...] = ()
+    """What was done before, to have the file."""
     tags: tuple[str, ...] = ()
 
 
@@ -92,7 +94,7 @@ def import_file(
             disk_bytes=disk.bytes,
             version=origin.version,
             endorsed_sha512=sha512,
-            derived=(f"{converter()}: {disk.format} to qcow2",),
+            derived=(*origin.derived, f"{converter()}: {disk.format} to qcow2"),
             tags=origin.tags,
         )
         return draft.admit(facts)
