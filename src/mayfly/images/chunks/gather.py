@@ -18,12 +18,14 @@ from typing import Protocol
 
 from mayfly.errors import MayflyError, Unavailable, Untrusted
 from mayfly.images.chunks.content import Content
-from mayfly.images.chunks.have import Have, covers
+from mayfly.images.chunks.have import Have
 from mayfly.images.chunks.index import Index
 from mayfly.images.transfer.pace import Meter
 
 PART_BYTES = 1 << 20
-_LOOK_S = 0.5
+Part = tuple[int, int]
+"""The first and the last of some chunks."""
+_LOOK_S = 1.0
 _FIRST_LOOK_S = 1.0
 """How long the source is spared until all neighbours have said what they have."""
 _IDLE_S = 0.05
@@ -68,9 +70,9 @@ def take_local(have: Have, seeds: Iterable[tuple[Index, Content]]) -> int:
     return taken
 
 
-def parts_of(have: Have) -> list[tuple[int, int]]:
+def parts_of(have: Have) -> list[Part]:
     """Give what is missing as runs of chunks of about 1 MiB: first and last of each."""
-    parts: list[tuple[int, int]] = []
+    parts: list[Part] = []
     first, size = -1, 0
     for number, chunk in enumerate(have.index.chunks):
         if have.has(number):
@@ -94,9 +96,11 @@ class _State:
 
     have: Have
     meter: Meter
-    todo: list[tuple[int, int]]
-    busy: set[tuple[int, int]] = field(default_factory=set)
-    known: dict[str, bytes | None] = field(default_factory=dict)
+    todo: list[Part]
+    busy: set[Part] = field(default_factory=set)
+    parts: tuple[Part, ...]
+    known: dict[str, frozenset[Part]] = field(default_factory=dict)
+    """Which parts each neighbour has, as far as it said."""
     banned: dict[str, str] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     fetched: dict[str, int] = field(default_factory=dict)
@@ -137,7 +141,7 @@ def gather(have: Have, crowd: Crowd, meter: Meter) -> Gathered:
     """
     todo = parts_of(have)
     random.shuffle(todo)
-    state = _State(have=have, meter=meter, todo=todo)
+    state = _State(have=have, meter=meter, todo=todo, parts=tuple(todo))
     jobs: list[Callable[[], None]] = [lambda: _source_worker(state, crowd)]
     if crowd.neighbours:
         jobs.append(lambda: _look_worker(state, crowd))
@@ -189,10 +193,9 @@ def _await(state: _State, crowd: Crowd) -> None:
 
 def _anybody(state: _State) -> bool:
     """Tell whether a neighbour has something that is missing."""
-    bits = [bits for name, bits in state.known.items() if name not in state.banned]
     with state.lock:
-        parts = [*state.todo, *state.busy]
-    return any(covers(each, part) for each in bits for part in parts)
+        missing = {*state.todo, *state.busy}
+    return any(parts & missing for parts in list(state.known.values()))
 
 
 # --- who does what -------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def _look_worker(state: _State, crowd: Crowd) -> None:
             if neighbour.name in state.banned or state.stop.is_set():
                 continue
             try:
-                state.known[neighbour.name] = neighbour.has()
+                state.known[neighbour.name] = _parts_in(neighbour.has(), state.parts)
             except (MayflyError, OSError):
                 state.known.pop(neighbour.name, None)
         state.looked.set()
@@ -231,8 +234,7 @@ def _neighbour_worker(state: _State, crowd: Crowd) -> None:
         names = [each for each in crowd.neighbours if each.name not in state.banned]
         rank.shuffle(names)
         for neighbour in names:
-            bits = state.known.get(neighbour.name, b"")
-            part = _take(state, lambda part, bits=bits: covers(bits, part))  # type: ignore[misc]
+            part = _take(state, state.known.get(neighbour.name, frozenset()).__contains__)
             if part is not None:
                 _fetch(state, crowd, neighbour, part)
                 break
@@ -240,7 +242,7 @@ def _neighbour_worker(state: _State, crowd: Crowd) -> None:
             state.stop.wait(_IDLE_S)
 
 
-def _take(state: _State, wanted: Callable[[tuple[int, int]], bool]) -> tuple[int, int] | None:
+def _take(state: _State, wanted: Callable[[Part], bool]) -> Part | None:
     with state.lock:
         for place, part in enumerate(state.todo):
             if wanted(part):
@@ -250,13 +252,24 @@ def _take(state: _State, wanted: Callable[[tuple[int, int]], bool]) -> tuple[int
     return None
 
 
-def _known_elsewhere(state: _State, part: tuple[int, int]) -> bool:
-    return any(
-        covers(bits, part) for name, bits in list(state.known.items()) if name not in state.banned
-    )
+def _parts_in(bits: bytes | None, parts: tuple[Part, ...]) -> frozenset[Part]:
+    """Give the parts that somebody with these bits has; as numbers, since there are thousands."""
+    if bits is None:
+        return frozenset(parts)
+    number = int.from_bytes(bits, "little")
+    found = []
+    for first, last in parts:
+        mask = (1 << (last - first + 1)) - 1
+        if number >> first & mask == mask:
+            found.append((first, last))
+    return frozenset(found)
 
 
-def _fetch(state: _State, crowd: Crowd, giver: Giver, part: tuple[int, int]) -> None:
+def _known_elsewhere(state: _State, part: Part) -> bool:
+    return any(part in parts for parts in list(state.known.values()))
+
+
+def _fetch(state: _State, crowd: Crowd, giver: Giver, part: Part) -> None:
     done = False
     try:
         data = giver.give(*part)
@@ -272,7 +285,7 @@ def _fetch(state: _State, crowd: Crowd, giver: Giver, part: tuple[int, int]) -> 
             state.todo.append(part)
 
 
-def _take_in(state: _State, crowd: Crowd, giver: Giver, part: tuple[int, int], data: bytes) -> bool:
+def _take_in(state: _State, crowd: Crowd, giver: Giver, part: Part, data: bytes) -> bool:
     """Check and take what came; good chunks before a bad one count."""
     view, at = memoryview(data), 0
     for number in range(part[0], part[1] + 1):
