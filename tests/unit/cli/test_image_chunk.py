@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from click.testing import CliRunner, Result
 from mayfly.cli.image import image as group
 from mayfly.cli.image import pull
 from mayfly.config import Paths
-from mayfly.errors import Conflict, Invalid
+from mayfly.errors import Conflict, Invalid, Quota
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.chunks.have import Have
 from mayfly.images.importer import import_image
 from mayfly.images.lists.authorities import Anchor, Kind, Role
 from mayfly.images.lists.check import Principal
@@ -201,6 +204,21 @@ def test_bad_content_is_refused_and_leaves_no_image(world: World) -> None:
     with pytest.raises(Exception, match="sent a bad chunk"):
         mayfly_image("pull", "el9")
     assert not (world.home / "state/images/el9").exists()
+
+
+def test_a_full_disk_leaves_nothing_half(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.offer(ONE)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Have, "put_all", full)
+        with pytest.raises(Quota, match="No space left"):
+            mayfly_image("pull", "el9")
+    assert list((world.home / "cache/chunks").iterdir()) == []
+    mayfly_image("pull", "el9")
+    assert disk(world) == ONE
 
 
 @pytest.mark.parametrize("address", ["x", "1.2.3.4", "1.2.3.4:99999", ":80", "a b:1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,14 +58,19 @@ def assembled(
         check_room(part.directory, index.content_bytes - _taken(part.directory / DISK))
         write_whole(part.directory / INDEX, render(index).encode())
         # The claim keeps what has this file; what is fetched lies in the others.
-        part.file.touch()
         part.file.write_bytes(b"chunks")
         with open_have(index, part.directory) as have:
             with shelf.seeds(name) as seeds:
                 local = take_local(have, seeds)
             meter = Meter(name, index.content_bytes, watch)
             meter.begin(have.here_bytes, index.content_bytes)
-            gathered = gather(have, crowd, meter)
+            try:
+                gathered = gather(have, crowd, meter)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    # It would keep others from finishing theirs.
+                    part.clear()
+                raise
         (part.directory / DISK).chmod(0o644)
         yield Assembled(disk=part.directory / DISK, local_bytes=local, gathered=gathered)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mayfly.errors import MayflyError, Unavailable, Untrusted
+from mayfly.errors import MayflyError, Missing, Unavailable, Untrusted
 from mayfly.images.chunks.content import Content
 from mayfly.images.chunks.have import Have
 from mayfly.images.chunks.index import Index
@@ -65,7 +65,7 @@ def take_local(have: Have, seeds: Iterable[tuple[Index, Content]]) -> int:
             # The image may have been damaged since it was cut.
             if hashlib.sha256(data).digest() != chunk.digest:
                 continue
-            taken += sum(chunk.size for number in numbers if have.put(number, data))
+            taken += sum(have.put(number, data) for number in numbers)
             del wanted[chunk.digest]
     return taken
 
@@ -155,6 +155,9 @@ def gather(have: Have, crowd: Crowd, meter: Meter) -> Gathered:
         _await(state, crowd)
     finally:
         state.stop.set()
+        # Whoever keeps a worker waiting must not keep us.
+        for giver in (crowd.source, *crowd.neighbours):
+            giver.close()
         for thread in threads:
             thread.join()
         for giver in (crowd.source, *crowd.neighbours):
@@ -209,8 +212,10 @@ def _look_worker(state: _State, crowd: Crowd) -> None:
                 continue
             try:
                 state.known[neighbour.name] = _parts_in(neighbour.has(), state.parts)
-            except (MayflyError, OSError):
-                state.known.pop(neighbour.name, None)
+            except Missing:
+                state.known.pop(neighbour.name, None)  # it has not begun with it
+            except (MayflyError, OSError) as error:
+                _failed(state, crowd, neighbour, error)
         state.looked.set()
         state.stop.wait(_LOOK_S)
 
@@ -288,15 +293,16 @@ def _fetch(state: _State, crowd: Crowd, giver: Giver, part: Part) -> None:
 def _take_in(state: _State, crowd: Crowd, giver: Giver, part: Part, data: bytes) -> bool:
     """Check and take what came; good chunks before a bad one count."""
     view, at = memoryview(data), 0
+    chunks = state.have.index.chunks
     for number in range(part[0], part[1] + 1):
-        chunk = state.have.index.chunks[number]
-        piece = view[at : at + chunk.size]
-        if hashlib.sha256(piece).digest() != chunk.digest:
+        size = chunks[number].size
+        if hashlib.sha256(view[at : at + size]).digest() != chunks[number].digest:
             _ban(state, crowd, giver, f"{giver.name} sent a bad chunk (number {number})")
+            if number > part[0]:
+                state.meter.add(state.have.put_all(part[0], number - 1, view[:at]))
             return False
-        at += chunk.size
-        if state.have.put(number, piece):
-            state.meter.add(chunk.size)
+        at += size
+    state.meter.add(state.have.put_all(*part, view))
     state.fetched[giver.name] = state.fetched.get(giver.name, 0) + at
     state.failures[giver.name] = 0
     return True

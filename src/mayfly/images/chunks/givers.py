@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import threading
 import urllib.parse
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from mayfly.images.lists.uris import UriRules
 from mayfly.images.transfer.source import WebSource
 
 NEIGHBOUR_S = 20.0
+CONNECT_S = 3.0
+"""A neighbour is near: one that does not answer at once is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +82,15 @@ class Neighbour:
     def _ask(self, what: str, size: int) -> bytes:
         connection = self._connection()
         try:
+            if connection.sock is None:
+                connection.connect()
+                _patient(connection)
             connection.request("GET", f"/v1/{self.index.key}/{what}")
             answer = connection.getresponse()
             data = answer.read(size + 1)
             rest = answer.read(1 << 16)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, AttributeError) as error:
+            # The last of these: it was closed by another thread just now.
             self._close()
             raise Unavailable(f"{self.name} does not answer: {error}") from error
         if answer.status == 404:
@@ -96,20 +104,29 @@ class Neighbour:
         return data
 
     def close(self) -> None:
-        """Let all connections go."""
+        """Let all connections go, also those on which somebody waits."""
         for each in self._all:
+            if (open_socket := each.sock) is not None:
+                with contextlib.suppress(OSError):
+                    open_socket.shutdown(socket.SHUT_RDWR)
             each.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         made: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
         if made is None:
-            made = http.client.HTTPConnection(self.host, self.port, timeout=NEIGHBOUR_S)
+            made = http.client.HTTPConnection(self.host, self.port, timeout=CONNECT_S)
             self._own.connection = made
             self._all.append(made)
         return made
 
     def _close(self) -> None:
         self._connection().close()
+
+
+def _patient(connection: http.client.HTTPConnection) -> None:
+    """Give who is there more time than who may not be."""
+    if connection.sock is not None:
+        connection.sock.settimeout(NEIGHBOUR_S)
 
 
 def neighbours_of(index: Index, addresses: tuple[str, ...]) -> tuple[Neighbour, ...]:

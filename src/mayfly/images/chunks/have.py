@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.images.chunks.content import Content
-from mayfly.images.chunks.index import Index
+from mayfly.images.chunks.index import Chunk, Index
 
 DISK, BITS, INDEX = "disk", "bits", "index"
 
@@ -24,9 +24,29 @@ def covers(bits: bytes | None, part: tuple[int, int]) -> bool:
     """Tell whether somebody with these bits has all chunks of a part; None: he has all."""
     if bits is None:
         return True
-    if part[1] >> 3 >= len(bits):
-        return False
-    return all(bits[number >> 3] & 1 << (number & 7) for number in range(part[0], part[1] + 1))
+    first, last = part
+    mask = (1 << (last - first + 1)) - 1
+    return (
+        int.from_bytes(bits[first >> 3 : (last >> 3) + 1], "little") >> (first & 7) & mask == mask
+    )
+
+
+def runs_of(chunks: tuple[Chunk, ...]) -> Iterator[tuple[int, int]]:
+    """Give where chunks lie that follow each other without zeros between: begin and end."""
+    begin = end = -1
+    for chunk in chunks:
+        if chunk.at != end:
+            if end > begin:
+                yield begin, end
+            begin = chunk.at
+        end = chunk.at + chunk.size
+    if end > begin:
+        yield begin, end
+
+
+def read_runs(descriptor: int, chunks: tuple[Chunk, ...]) -> bytes:
+    """Give chunks of a file, one after the other."""
+    return b"".join(os.pread(descriptor, end - at, at) for at, end in runs_of(chunks))
 
 
 class Have:
@@ -57,15 +77,24 @@ class Have:
         """Tell whether a chunk is here."""
         return bool(self._bits[number >> 3] & 1 << (number & 7))
 
-    def put(self, number: int, data: bytes | memoryview) -> bool:
-        """Take a chunk that was checked; tells whether it was missing."""
-        os.pwrite(self.descriptor, data, self.index.chunks[number].at)
+    def put(self, number: int, data: bytes | memoryview) -> int:
+        """Take a chunk that was checked; gives how many bytes of it were missing."""
+        return self.put_all(number, number, data)
+
+    def put_all(self, first: int, last: int, data: bytes | memoryview) -> int:
+        """Take chunks that were checked, one after the other; gives how much was missing."""
+        view = memoryview(data)
+        for at, end in runs_of(self.index.chunks[first : last + 1]):
+            os.pwrite(self.descriptor, view[: end - at], at)
+            view = view[end - at :]
+        new = 0
         with self._lock:
-            if self.has(number):
-                return False
-            self._bits[number >> 3] |= 1 << (number & 7)
-            self._left -= 1
-            return True
+            for number in range(first, last + 1):
+                if not self.has(number):
+                    self._bits[number >> 3] |= 1 << (number & 7)
+                    self._left -= 1
+                    new += self.index.chunks[number].size
+        return new
 
     def read(self, first: int, last: int) -> bytes | None:
         """Give these chunks."""
@@ -73,8 +102,7 @@ class Have:
             return None
         if not covers(self.bits(), (first, last)):
             return None
-        chunks = self.index.chunks[first : last + 1]
-        return b"".join(os.pread(self.descriptor, chunk.size, chunk.at) for chunk in chunks)
+        return read_runs(self.descriptor, self.index.chunks[first : last + 1])
 
     def check(self) -> None:
         """Forget what is not as it must be: this host may have crashed since."""
@@ -104,8 +132,8 @@ class Stored:
         """Give these chunks."""
         if not 0 <= first <= last < len(self._index.chunks):
             return None
-        chunks = self._index.chunks[first : last + 1]
-        return b"".join(self._content.read(chunk.at, chunk.size) for chunk in chunks)
+        runs = runs_of(self._index.chunks[first : last + 1])
+        return b"".join(self._content.read(at, end - at) for at, end in runs)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mayfly.errors import Invalid, Missing, Untrusted
 from mayfly.images.chunks.content import content_of
-from mayfly.images.chunks.have import BITS, DISK, INDEX, Stored, covers
+from mayfly.images.chunks.have import BITS, DISK, INDEX, Stored, covers, read_runs
 from mayfly.images.chunks.index import Index, parse_index
 from mayfly.images.chunks.shelf import PLACE
 from mayfly.images.record import read_record
@@ -94,8 +94,7 @@ class GrowingHolding:
         """Give these chunks."""
         if not covers(self.bits(), (first, last)):
             return None
-        chunks = self.index.chunks[first : last + 1]
-        return b"".join(os.pread(self._descriptor, chunk.size, chunk.at) for chunk in chunks)
+        return read_runs(self._descriptor, self.index.chunks[first : last + 1])
 
     def close(self) -> None:
         """Let it go."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -201,3 +202,27 @@ def test_a_full_disk_ends_it(index: Index, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(os, "pwrite", full)
         with pytest.raises(OSError, match="No space left"):
             gather(have, Crowd(source=Fake(index=index), patience_s=5), Meter("x", None))
+
+
+@dataclass(kw_only=True)
+class Silent(Fake):
+    """Somebody who keeps whoever asks waiting, until the connection is closed."""
+
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def has(self) -> bytes | None:
+        self.closed.wait(30)
+        raise Unavailable(f"{self.name} was silent")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_silent_neighbour_keeps_nobody_waiting(index: Index, tmp_path: Path) -> None:
+    silent = Silent(index=index, name="silent")
+    began = time.monotonic()
+    with having(index, tmp_path / "d") as have:
+        gather(have, Crowd(source=Fake(index=index), neighbours=(silent,)), Meter("x", None))
+    assert whole(tmp_path / "d") == DATA
+    assert time.monotonic() - began < 20
+    assert silent.closed.is_set()
