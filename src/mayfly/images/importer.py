@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from mayfly.errors import Failed, Invalid, Missing, Quota
 from mayfly.images.catalogue import Catalogue, Draft
-from mayfly.images.convert import convert, converter
+from mayfly.images.convert import convert
 from mayfly.images.follow import Report, failure, follow, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
@@ -94,10 +94,16 @@ def import_file(
             disk_bytes=disk.bytes,
             version=origin.version,
             endorsed_sha512=sha512,
-            derived=(*origin.derived, f"{converter()}: {disk.format} to qcow2"),
+            derived=(*origin.derived, f"{_converter()}: {disk.format} to qcow2"),
             tags=origin.tags,
         )
         return draft.admit(facts)
+
+
+def _converter() -> str:
+    """Name the program and its version, for the record of what was made of what."""
+    words = " ".join(qemu_img(["--version"]).lines[:1]).split()
+    return f"qemu-img {words[2]}" if len(words) > 2 else "qemu-img"
 
 
 def _sha512(source: Any) -> str:
