@@ -159,6 +159,8 @@ class Settings:
     """Whether images may be fetched from this host itself and what lies beside it."""
     image_quota: str = ""
     """How much the images may take, as ``200G``; empty: as much as there is room for."""
+    neighbours: tuple[str, ...] = ()
+    """Hosts that run ``mayfly image serve``, as HOST:PORT: they are asked for chunks of images."""
     plain_registries: tuple[str, ...] = ()
     """Registries that are asked without encryption, as HOST or HOST:PORT."""
     event_handler: str = ""
@@ -252,4 +254,14 @@ def _registry(file: Path, key: str, item: object) -> None:
         raise Invalid(f"{file}: '{key}' must have HOST or HOST:PORT, not {item!r}")
 
 
-_CHECKS = {"site_networks": _network, "plain_registries": _registry}
+def _neighbour(file: Path, key: str, item: object) -> None:
+    _registry(file, key, item)
+    if ":" not in str(item):
+        raise Invalid(f"{file}: '{key}' must have HOST:PORT, not {item!r}")
+
+
+_CHECKS = {
+    "site_networks": _network,
+    "plain_registries": _registry,
+    "neighbours": _neighbour,
+}

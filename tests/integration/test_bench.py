@@ -52,3 +52,16 @@ def test_a_hot_start_can_be_measured(warm_home: Path, tmp_path: Path) -> None:
 def test_a_revert_can_be_measured(warm_home: Path, tmp_path: Path) -> None:
     found = measured("host", "revert", warm_home, tmp_path / "host.json")
     assert 0 < found["revert_s"]["value"] < 60
+
+
+def test_lists_can_be_measured(warm_home: Path, tmp_path: Path) -> None:
+    found = measured("images", "lists", warm_home, tmp_path / "images.json")
+    assert sorted(found) == ["check_at_use_ms", "verify_list_1000_s"]
+
+
+@ROOT
+def test_a_swarm_can_be_measured(warm_home: Path, tmp_path: Path) -> None:
+    found = measured("images", "swarm", warm_home, tmp_path / "images.json")
+    # Four hosts; the source sent all of it once at least, and not to each of them.
+    assert 1 <= found["swarm20_source_copies"]["value"] < 4
+    assert not [name for name in os.listdir("/run/netns") if name.startswith("mayfly-swarm-")]

@@ -156,6 +156,8 @@ def test_memory_may_be_written_as_a_size(tmp_path: Path) -> None:
         ("plain_registries = ['a b']", "plain_registries"),
         ("image_quota = 'much'", "image_quota"),
         ("image_quota = 5", "image_quota"),
+        ("neighbours = ['a']", "neighbours"),
+        ("neighbours = ['a:b']", "neighbours"),
         ("plain_registries = [5.5]", "plain_registries"),
         ("plain_registries = ['https://a']", "plain_registries"),
         ("trust_sha1 = 1", "trust_sha1"),

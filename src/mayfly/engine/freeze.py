@@ -167,7 +167,8 @@ def template_process(engine: Engine, image: Image, plan: Plan) -> Iterator[Proce
         record = Record(
             id=name,
             image=image.name,
-            image_pin=image.pin,
+            image_sha512=image.sha512,
+            endorsed_sha512=image.endorsed_sha512,
             template="",
             cpus=plan.shape.cpus,
             memory_mib=plan.shape.memory_mib,

@@ -32,7 +32,7 @@ from mayfly.engine.template import (
 )
 from mayfly.engine.watch import Signs, save_console
 from mayfly.errors import Failed
-from mayfly.model import Account, Image, Shape, State, pin_of
+from mayfly.model import Account, Image, Shape, State
 
 RESTORE_LIMIT_S = 60.0
 ANSWER_LIMIT_S = 60.0
@@ -196,7 +196,6 @@ def _new_record(
     return Record(
         id=name,
         image=template.image,
-        image_pin=pin_of(template.image, template.image_sha512),
         template=template.key,
         cpus=template.shape.cpus,
         memory_mib=template.shape.memory_mib,

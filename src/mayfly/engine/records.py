@@ -23,7 +23,7 @@ from typing import Any
 
 from mayfly.engine.linux import start_time
 from mayfly.errors import Conflict, Denied, Failed, Missing, Quota
-from mayfly.model import State
+from mayfly.model import State, pin_of
 
 RECORD_FORMAT = 1
 RECORD = "record.json"
@@ -73,8 +73,11 @@ class Record:
     """Of the image's disk; empty: the machine was made by an earlier version."""
     endorsed_sha512: str = ""
     """Of what that disk was made of."""
-    image_pin: str = ""
-    """That disk by name, ``NAME@sha512:DIGEST``, whatever the name means by now."""
+
+    @property
+    def image_pin(self) -> str:
+        """Name that disk, whatever the name means by now; the name alone if it is not known."""
+        return pin_of(self.image, self.image_sha512) if self.image_sha512 else self.image
 
 
 _NOTHING = type(None)

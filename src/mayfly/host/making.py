@@ -84,7 +84,6 @@ def _new(service: Service, making: Making) -> Hosted:
     record = Record(
         id=name,
         image=making.image.name,
-        image_pin=making.image.pin,
         template="",
         cpus=making.shape.cpus,
         memory_mib=making.shape.memory_mib,

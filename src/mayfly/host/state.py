@@ -235,9 +235,8 @@ class Service:
 
     def image_of(self, record: Record) -> Image:
         """Give the image that a machine was made of, also when its name means another by now."""
-        if record.image_pin:
-            with contextlib.suppress(Missing):
-                return self.catalogue.find(record.image_pin)
+        with contextlib.suppress(Missing):
+            return self.catalogue.find(record.image_pin)
         return self.catalogue.find(record.image)
 
     def held_by(self, job: str) -> list[Held]:

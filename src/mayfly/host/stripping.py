@@ -49,5 +49,5 @@ def strip(service: Service, caller: Caller, message: Message) -> Step[None]:
         for path in layers:
             fds.append(open_file(path))
             stack.callback(os.close, fds[-1])
-        image = hosted.record.image_pin or hosted.record.image
+        image = hosted.record.image_pin
         caller.ok({"image": image, "layers": len(fds)}, fds)

@@ -6,16 +6,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from mayfly.command import run
 from mayfly.images.follow import Report, follow
 
 _TIMEOUT_S = 4 * 3600.0
-
-
-def converter() -> str:
-    """Name the program and its version, for the record of what was made of what."""
-    words = run(["qemu-img", "--version"], timeout_s=10).text().split()
-    return f"qemu-img {words[2]}" if len(words) > 2 else "qemu-img"
 
 
 def convert_argv(source: str, source_format: str, target: Path) -> list[str]:

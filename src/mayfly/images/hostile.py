@@ -53,6 +53,12 @@ def qemu_img(arguments: list[str], *files: BinaryIO) -> Ended:
     return attend(argv, timeout_s=TIMEOUT_S, pass_fds=descriptors, guard=guard(GIB))
 
 
+def converter() -> str:
+    """Name the program and its version, for the record of what was made of what."""
+    words = " ".join(qemu_img(["--version"]).lines[:1]).split()
+    return f"qemu-img {words[2]}" if len(words) > 2 else "qemu-img"
+
+
 def path_of(file: BinaryIO) -> str:
     """Give the name of a file for a process that inherits it; /proc opens it by its mode again."""
     return f"/proc/self/fd/{file.fileno()}"

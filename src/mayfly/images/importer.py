@@ -14,10 +14,11 @@ from typing import BinaryIO
 
 from mayfly.errors import Failed, Invalid
 from mayfly.images.catalogue import Catalogue, Draft
-from mayfly.images.convert import convert, converter
+from mayfly.images.convert import convert
 from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
 from mayfly.images.hostile import (
+    converter,
     guard,
     path_of,
     qemu_img,
@@ -42,6 +43,8 @@ class Origin:
     version: str = ""
     sha512: str = ""
     """Of the file, where that was checked already."""
+    derived: tuple[str, ...] = ()
+    """What was done before, to have the file."""
     tags: tuple[str, ...] = ()
 
 
@@ -90,7 +93,7 @@ def import_file(
             disk_bytes=disk.bytes,
             version=origin.version,
             endorsed_sha512=sha512,
-            derived=(f"{converter()}: {disk.format} to qcow2",),
+            derived=(*origin.derived, f"{converter()}: {disk.format} to qcow2"),
             tags=origin.tags,
         )
         return draft.admit(facts)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mayfly.images.catalogue import Draft
-from mayfly.images.convert import converter
 from mayfly.images.flatten import flatten
 from mayfly.images.follow import Report
+from mayfly.images.hostile import converter
 from mayfly.images.record import Facts
 from mayfly.model import Image
 

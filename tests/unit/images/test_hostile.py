@@ -23,8 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 TELL = """#!/bin/sh
-# Asked for its version it reads nothing.
-[ "$1" = --version ] || { echo "step $1"; cat /proc/self/status /proc/self/limits; env; } >> %s
+{ echo "step $1"; cat /proc/self/status /proc/self/limits; env; } >> %s
 exec %s "$@"
 """
 
@@ -70,8 +69,8 @@ def test_qemu_img_has_no_rights_of_root(
     qcow2.chmod(mode)
     made = import_image(qcow2, "mine", catalogue)
     text = told.read_text()
-    steps = re.findall(r"^step (\w+)$", text, re.MULTILINE)
-    assert steps == ["check", "measure", "convert", "dd"]
+    steps = re.findall(r"^step (\S+)$", text, re.MULTILINE)
+    assert steps == ["check", "measure", "convert", "dd", "--version"]
     for field, value in (
         ("Uid", "\t".join([str(NOBODY)] * 4)),
         ("Gid", "\t".join([str(NOBODY)] * 4)),

@@ -11,7 +11,10 @@ import click
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
 from mayfly.config import Paths, Settings
 from mayfly.errors import Untrusted
+from mayfly.images.chunks.assemble import chunk_downloads
+from mayfly.images.chunks.pulling import Chunking, find_index, pull_chunks
 from mayfly.images.keeping import make_room
+from mayfly.images.lists.authorities import Anchors
 from mayfly.images.lists.following import follower_for, trust_settings
 from mayfly.images.lists.offers import Offer, trusted_offer
 from mayfly.images.lists.store import TrustStore
@@ -50,6 +53,7 @@ stopped when the same is pulled again; parts that nobody wants are removed after
 @click.option("--from", "place", metavar="DIR|URL", help="Fetch it there, not where the list says.")
 @click.option("--limit", default=LIMIT, show_default=True, help="Largest file that is fetched.")
 @click.option("--os", "os_name", help="What is on the disk.")
+@click.option("--whole", is_flag=True, help="Fetch the whole file, also where there are chunks.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
 @explaining
 def pull_image(
@@ -59,6 +63,7 @@ def pull_image(
     place: str | None,
     limit: str,
     os_name: str | None,
+    whole: bool,
     force: bool,
 ) -> None:
     """Fetch an image that somebody vouches for."""
@@ -66,6 +71,7 @@ def pull_image(
     paths, settings = load()
     steps = Steps(name or what)
     digest = parse_sha512(sha512) if sha512 else None
+    chunking: Chunking | None = None
     _check_options(what, digest, place)
     if what.startswith(SCHEME):
         registry = Registry(parse_reference(what), access_of(settings))
@@ -73,9 +79,13 @@ def pull_image(
     elif is_url(what):
         pull = of_url(what, name=name or "", digest=digest, most_bytes=parse_size(limit))
     else:
-        pull = _listed(paths, settings, steps, (what, name or "", place or ""))
+        offer = find_offer(paths, what)
+        steps.note(str(offer.voucher))
+        rules = trust_settings(settings).uris
+        pull = of_offer(offer, name=name or "", place=place or "", rules=rules)
+        chunking = None if whole else chunking_for(paths, settings, steps, offer)
     pull = _named(pull, os_name)
-    made = puller_for(paths, settings, steps, force=force).pull(pull)
+    made = _pull(puller_for(paths, settings, steps, force=force), pull, chunking)
     steps.done(made, "pulled")
     follower_for(settings, paths.trust, own_catalogue()).announce(datetime.now(UTC))
 
@@ -93,11 +103,28 @@ def _check_options(what: str, digest: Digest | None, place: str | None) -> None:
         )
 
 
-def _listed(paths: Paths, settings: Settings, steps: Steps, asked: tuple[str, str, str]) -> Pull:
-    wanted, name, place = asked
-    offer = find_offer(paths, wanted)
-    steps.note(str(offer.voucher))
-    return of_offer(offer, name=name, place=place, rules=trust_settings(settings).uris)
+def _pull(puller: Puller, pull: Pull, chunking: Chunking | None) -> Image:
+    """Pull an image in chunks where that can be, else as a whole."""
+    if chunking is not None and puller.find_here(pull) is None:
+        index = find_index(pull.source, chunking, datetime.now(UTC))
+        if index is not None:
+            return pull_chunks(puller, pull, index, chunking)
+    return puller.pull(pull)
+
+
+def chunking_for(paths: Paths, settings: Settings, steps: Steps, offer: Offer) -> Chunking:
+    """Give whom an index is believed, and who else is asked for chunks."""
+    trust = trust_settings(settings)
+    stores = [TrustStore(directory=each) for each in dict.fromkeys((paths.trust, paths.site_trust))]
+    own = tuple(anchor for store in stores for anchor in store.anchors().own)
+    return Chunking(
+        voucher=offer.voucher,
+        anchors=Anchors(own=own, grids=trust.grids),
+        rules=trust.rules().signer,
+        neighbours=settings.neighbours,
+        downloads=chunk_downloads(paths.cache),
+        note=steps.note,
+    )
 
 
 def find_offer(paths: Paths, wanted: str) -> Offer:

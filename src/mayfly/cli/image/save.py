@@ -103,7 +103,7 @@ def _still(machine: str) -> Iterator[_Still]:
         if _is_own(machine):
             paths, _ = load()
             held = stack.enter_context(stripped_machine(paths.machines, paths.templates, machine))
-            pin = held.record.image_pin or held.record.image
+            pin = held.record.image_pin
             layers = [open_file(path) for path in held.layers]
         else:
             pin, layers = _hosted(machine)

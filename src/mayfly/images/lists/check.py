@@ -276,3 +276,12 @@ def _check_same(image: ListedImage, meant: ListedImage) -> None:
             raise Refused(
                 Rule.ENDORSEMENT, f"the endorsement is for {field_name} {other}, the list has {one}"
             )
+
+
+def open_signed(message: bytes, rules: SignerRules) -> tuple[bytes, Certificate]:
+    """Give the text of any signed message, and its one signer; raises ``Refused``.
+
+    Whether the signer's certificate holds is for ``check_signer``.
+    """
+    opened = _open(message, rules)
+    return opened.text, opened.signer

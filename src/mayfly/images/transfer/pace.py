@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -68,6 +69,7 @@ class Meter:
         self._watch, self._clock = watch, clock
         self._looks: deque[tuple[float, int]] = deque()
         self._done = 0
+        self._lock = threading.Lock()
 
     def begin(self, done: int, total: int | None) -> None:
         """Count on from here; what was there before says nothing about the rate."""
@@ -76,17 +78,18 @@ class Meter:
         self._looks.append((self._clock(), done))
 
     def add(self, count: int) -> None:
-        """Count what has just arrived."""
-        self._done += count
-        now = self._clock()
-        if not self._looks:
-            self._looks.append((now, self._done - count))
-        if now - self._looks[-1][0] < _EACH_S:
-            return
-        self._looks.append((now, self._done))
-        while len(self._looks) > 2 and now - self._looks[0][0] > _SPAN_S:
-            self._looks.popleft()
-        self._watch(self.pace())
+        """Count what has just arrived; several threads may."""
+        with self._lock:
+            self._done += count
+            now = self._clock()
+            if not self._looks:
+                self._looks.append((now, self._done - count))
+            if now - self._looks[-1][0] < _EACH_S:
+                return
+            self._looks.append((now, self._done))
+            while len(self._looks) > 2 and now - self._looks[0][0] > _SPAN_S:
+                self._looks.popleft()
+            self._watch(self.pace())
 
     def pace(self) -> Pace:
         """Give how things stand."""

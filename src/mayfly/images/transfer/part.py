@@ -126,6 +126,8 @@ class Downloads:
     """The directory of all that is on its way to one user."""
 
     directory: Path
+    mode: int = 0o700
+    """Of the directories: whether others may look on."""
 
     @contextmanager
     def claim(self, key: str, waiting: Waiting = lambda count: None) -> Iterator[Part]:
@@ -133,7 +135,7 @@ class Downloads:
         self._make()
         self.sweep(keep=key)
         place = self.directory / key
-        users, lock, waited = _enter(place, waiting)
+        users, lock, waited = _enter(place, self.mode, waiting)
         part = Part(directory=place, waited=waited)
         kept = True
         try:
@@ -155,17 +157,17 @@ class Downloads:
                 _remove_free(place)
 
     def _make(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=self.mode, parents=True, exist_ok=True)
         found = self.directory.lstat()
         if found.st_uid != os.geteuid():
             raise Untrusted(f"{self.directory} belongs to uid {found.st_uid}", hint="remove it")
-        self.directory.chmod(0o700)
+        self.directory.chmod(self.mode)
 
 
-def _enter(place: Path, waiting: Waiting) -> tuple[int, int, bool]:
+def _enter(place: Path, mode: int, waiting: Waiting) -> tuple[int, int, bool]:
     """Take the locks of a place; one that was removed meanwhile is made anew."""
     while True:
-        place.mkdir(mode=0o700, exist_ok=True)
+        place.mkdir(mode=mode, exist_ok=True)
         try:
             users = _open(place / "users")
         except FileNotFoundError:

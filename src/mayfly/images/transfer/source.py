@@ -94,12 +94,23 @@ class WebSource:
         """Say where, for people."""
         return self.uri
 
-    @contextmanager
-    def open(self, start: int, validator: str) -> Iterator[Offer]:
+    def open(self, start: int, validator: str) -> AbstractContextManager[Offer]:
         """Ask for the file, or the rest of it."""
+        return self._open(start, validator, "")
+
+    @contextmanager
+    def open_part(self, start: int, end: int) -> Iterator[Offer]:
+        """Ask for a part of the file; raises ``Unavailable`` when all of it comes instead."""
+        with self._open(start, "", str(end - 1)) as offer:
+            if offer.start != start:
+                raise Unavailable(f"{self.uri} gives no parts of files", hint=WORDS.again)
+            yield offer
+
+    @contextmanager
+    def _open(self, start: int, validator: str, last: str) -> Iterator[Offer]:
         with Deadline(HEADERS_S, WORDS) as deadline:
             with asking(self.uri, deadline):
-                answer = self._answer(start, validator, deadline)
+                answer = self._answer(start, validator, deadline, last)
             deadline.lift()
 
             def read(most: int) -> bytes:
@@ -112,10 +123,10 @@ class WebSource:
             finally:
                 answer.close()
 
-    def _answer(self, start: int, validator: str, deadline: Deadline) -> Any:
+    def _answer(self, start: int, validator: str, deadline: Deadline, last: str = "") -> Any:
         try:
             return opener(self.rules, deadline).open(
-                self._request(start, validator), timeout=self.silence_s
+                self._request(start, validator, last), timeout=self.silence_s
             )
         except urllib.error.HTTPError as error:
             error.close()
@@ -124,12 +135,12 @@ class WebSource:
                 return self._answer(0, "", deadline)
             raise _refusal(self.uri, error) from error
 
-    def _request(self, start: int, validator: str) -> urllib.request.Request:
+    def _request(self, start: int, validator: str, last: str) -> urllib.request.Request:
         request = urllib.request.Request(self.uri, headers=HEADERS)  # noqa: S310  # was checked
         for key, value in self.headers.items():
             request.add_unredirected_header(key, value)
-        if start:
-            request.add_header("Range", f"bytes={start}-")
+        if start or last:
+            request.add_header("Range", f"bytes={start}-{last}")
             if validator:
                 request.add_header("If-Range", validator)
         return request
