@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from mayfly.errors import Failed
@@ -69,3 +73,26 @@ def run(
     if check and done.returncode != 0:
         raise Failed(f"{' '.join(argv[:3])} failed: {result.complaint()}")
     return result
+
+
+def leave_behind(keep: Set[int]) -> None:
+    """Leave what belongs to the maker of this forked child: terminal, signals, descriptors.
+
+    Standard error stays; standard input and output become ``/dev/null`` unless they are kept.
+    """
+    # Else a Ctrl-C that is meant for the job would end this process.
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    # Not SIGPIPE: Python turns a broken connection into an error by ignoring it.
+    for which in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        signal.signal(which, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # The maker's objects must not be collected here: they would close numbers that are ours now.
+    gc.freeze()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for standard in {0, 1} - keep:
+        os.dup2(null, standard)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number not in keep:
+            with contextlib.suppress(OSError):
+                os.close(number)

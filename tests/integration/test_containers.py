@@ -78,7 +78,7 @@ def tiny(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli("image", "import", f"docker-archive:{file}", "--name", "tiny", timeout_s=120, check=True)
     yield cli
     for template in json.loads(cli("template", "list", "--json", check=True).stdout):
-        cli("template", "remove", template["key"], "--yes")
+        cli("template", "remove", template["key"], check=True)
 
 
 def found(cli: Cli, name: str) -> Image:

@@ -22,6 +22,8 @@ PACKAGING = REPOSITORY / "packaging"
 UNIT = PACKAGING / "mayfly-host.service"
 # Of scripts/packages.txt, what an installed Mayfly never runs.
 ONLY_HERE = {
+    "bubblewrap",
+    "busybox-static",
     "ca-certificates",
     "cpio",
     "docker-registry",
@@ -31,6 +33,8 @@ ONLY_HERE = {
     "procps",
     "python3-venv",
     "shellcheck",
+    "skopeo",
+    "squashfs-tools",
 }
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package")
 

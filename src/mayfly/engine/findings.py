@@ -34,6 +34,9 @@ TOOLS = (
     Tool(program="mmdebstrap", package="mmdebstrap", purpose="image build"),
     Tool(program="mke2fs", package="e2fsprogs", purpose="image build"),
     Tool(program="grub-mkimage", package="grub-common", purpose="image build"),
+    Tool(program="depmod", package="kmod", purpose="image import of containers"),
+    Tool(program="zstd", package="zstd", purpose="image import of containers, some"),
+    Tool(program="sqfs2tar", package="squashfs-tools-ng", purpose="image import of SIFs"),
     Tool(program="sshfs", package="sshfs", purpose="--share, on the agent disk"),
 )
 

@@ -7,7 +7,6 @@ it or gone, whichever thread made it and however it died.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mayfly import errors
+from mayfly.command import leave_behind
 from mayfly.errors import Failed, MayflyError
 
 ANSWER_LIMIT_S = 30.0
@@ -174,21 +174,5 @@ def _complain(channel: socket.socket, error: MayflyError) -> int:
 
 
 def _settle(keep: set[int]) -> None:
-    """Leave behind what belongs to the maker: terminal, signals, descriptors."""
-    # Else a Ctrl-C that is meant for the job would end this process.
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    # Not SIGPIPE: Python turns a broken connection into an error by ignoring it.
-    for which in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        signal.signal(which, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    leave_behind(keep)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The maker's objects must not be collected here: they would close numbers that are ours now.
-    gc.freeze()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for standard in {0, 1} - keep:
-        os.dup2(null, standard)
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number not in keep:
-            with contextlib.suppress(OSError):
-                os.close(number)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mayfly import errors
+from mayfly.command import leave_behind
 from mayfly.errors import Failed, Invalid, MayflyError, Quota
 from mayfly.images.follow import Report, silent
 from mayfly.images.hostile import NOBODY
@@ -171,19 +172,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _confine(keep: frozenset[int], bounds: Bounds) -> None:
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for which in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        signal.signal(which, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    gc.freeze()  # the maker's objects: collecting them would close numbers that are ours now
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for standard in {0, 1} - keep:
-        os.dup2(null, standard)
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number not in keep:
-            with contextlib.suppress(OSError):
-                os.close(number)
+    leave_behind(keep)
     libc = ctypes.CDLL(None, use_errno=True)
     _leave(libc)
     _limit(bounds)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mayfly.guest.facts import init_name
+from mayfly.guest.order import image_variables
 from mayfly.guest.prepare import SECRETS, prepare, start_sshd
 from mayfly.guest.settle import Clock, cpu_ticks, settle
 
@@ -132,3 +134,19 @@ def test_without_systemd_there_are_scripts(guest: Guest) -> None:
     start_sshd(guest.tool, root=str(guest.root))
     script = f"{guest.root}/etc/init.d/ssh"
     assert guest.calls == [[script, "stop"], [script, "start"]]
+
+
+def test_a_machine_that_was_a_container_has_no_login_to_wait_for(guest: Guest) -> None:
+    guest.write("run/mayfly-init/start")
+    settled, waited_s, _ = guest.settle(30)
+    assert settled
+    assert waited_s < 5
+    assert init_name(str(guest.root)) == "mayfly"
+
+
+def test_an_image_that_was_a_container_has_variables(tmp_path: Path) -> None:
+    file = tmp_path / "environ"
+    file.write_bytes(b"PATH=/opt/bin\0A=b=c\0\0=x\0HOME=/root\0ODD=\xff\0")
+    expected = {b"PATH": b"/opt/bin", b"A": b"b=c", b"ODD": b"\xff"}
+    assert image_variables(str(file)) == expected
+    assert image_variables(str(tmp_path / "none")) == {}

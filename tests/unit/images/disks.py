@@ -26,3 +26,12 @@ def content(disk: Path, tmp_path: Path) -> bytes:
     words = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(back)]
     subprocess.run(words, check=True)
     return back.read_bytes()
+
+
+def converted(raw: Path, form: str, *options: str) -> Path:
+    """Make the same disk in another format, beside it."""
+    target = raw.with_name(f"disk.{form}")
+    words = ["qemu-img", "convert", "-f", "raw", "-O", form, *options, str(raw), str(target)]
+    subprocess.run(words, check=True)
+    target.chmod(0o600)
+    return target

@@ -15,7 +15,7 @@ from mayfly.errors import Conflict, Invalid, Missing
 from mayfly.images.catalogue import Catalogue, check
 from mayfly.images.importer import import_image
 from mayfly.units import MIB
-from tests.unit.images.disks import content, raw_disk
+from tests.unit.images.disks import content, converted, raw_disk
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 
@@ -28,14 +28,6 @@ def catalogue(tmp_path: Path) -> Catalogue:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     return raw_disk(tmp_path / "disk.raw")
-
-
-def convert(raw: Path, form: str, *options: str) -> Path:
-    target = raw.with_name(f"disk.{form}")
-    words = ["qemu-img", "convert", "-f", "raw", "-O", form, *options, str(raw), str(target)]
-    subprocess.run(words, check=True)
-    target.chmod(0o600)
-    return target
 
 
 @pytest.mark.parametrize(
@@ -52,7 +44,7 @@ def convert(raw: Path, form: str, *options: str) -> Path:
 def test_a_disk_comes_in_whole(
     form: str, options: tuple[str, ...], raw: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    file = raw if form == "raw" else convert(raw, form, *options)
+    file = raw if form == "raw" else converted(raw, form, *options)
     phases: list[str] = []
     made = import_image(
         file,
@@ -98,19 +90,19 @@ def assert_refused(file: Path, catalogue: Catalogue, said: str) -> None:
 
 
 def test_a_truncated_qcow2_is_refused(raw: Path, catalogue: Catalogue) -> None:
-    file = convert(raw, "qcow2")
+    file = converted(raw, "qcow2")
     os.truncate(file, file.stat().st_size - 100_000)
     assert_refused(file, catalogue, "truncated or damaged")
 
 
 def test_a_truncated_vmdk_is_refused(raw: Path, catalogue: Catalogue) -> None:
-    file = convert(raw, "vmdk", "-o", "subformat=streamOptimized")
+    file = converted(raw, "vmdk", "-o", "subformat=streamOptimized")
     os.truncate(file, file.stat().st_size // 2)
     assert_refused(file, catalogue, "truncated or damaged")
 
 
 def test_a_qcow2_with_damaged_tables_is_refused(raw: Path, catalogue: Catalogue) -> None:
-    file = convert(raw, "qcow2")
+    file = converted(raw, "qcow2")
     with file.open("r+b") as stream:
         stream.seek(40)  # where the table of tables is
         stream.write(b"\x00\xff\xff\xff\xff\xff\x00\x00")

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import struct
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from mayfly.images.formats import recognise
 from mayfly.images.importer import import_image
 from mayfly.units import MIB
 from tests.unit.images.container.making import Entry, layer, symlink
-from tests.unit.images.disks import content, raw_disk
+from tests.unit.images.disks import content, converted, raw_disk
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 
@@ -33,13 +32,6 @@ def catalogue(tmp_path: Path) -> Catalogue:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     return raw_disk(tmp_path / "disk.raw")
-
-
-def converted(raw: Path, form: str, *options: str) -> Path:
-    target = raw.with_name(f"disk.{form}")
-    words = ["qemu-img", "convert", "-f", "raw", "-O", form, *options, str(raw), str(target)]
-    subprocess.run(words, check=True)
-    return target
 
 
 def ova(path: Path, *entries: Entry) -> Path:

@@ -16,7 +16,7 @@ from mayfly.images.confine import Tell
 from mayfly.images.container import ext4
 from mayfly.images.container.ext4 import FileSystem
 from mayfly.images.container.packed import Part, unpacked
-from mayfly.images.container.tar import FILE, Tar
+from mayfly.images.container.tar import FILE, Member, Tar
 from mayfly.images.container.tree import Kind, Limits, Node, Tree
 from mayfly.units import show_size
 
@@ -70,10 +70,21 @@ def _gather(plan: Plan, tree: Tree, tell: Tell) -> list[str]:
         tell("layers", layer / len(plan.layers))
         with unpacked(part, limit=left, what=_what(layer, plan)) as stream:
             for number, member in enumerate(Tar(stream)):
+                _check_size(member, plan.room_bytes)
                 tree.apply(member, layer=layer, number=number)
             hashes.append(stream.finish())
         left -= stream.bytes
     return hashes
+
+
+def _check_size(member: Member, room_bytes: int) -> None:
+    """Refuse a file before it is unpacked: a bomb says in its header how large it is."""
+    if member.size > room_bytes:
+        raise Quota(
+            f"a file in it has {show_size(member.size)}, and the disk of the image has room for"
+            f" {show_size(room_bytes)}",
+            hint="give a larger --size",
+        )
 
 
 def _what(layer: int, plan: Plan) -> str:

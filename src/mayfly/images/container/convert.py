@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mayfly
 from mayfly.errors import Failed
 from mayfly.images import grub
 from mayfly.images.build import check_host, make_file_system
@@ -42,6 +41,8 @@ from mayfly.images.scratch import Scratch, scratch
 from mayfly.model import Image
 from mayfly.units import MIB
 
+CONVERSION = 1
+"""Counts up when the same container image would become another disk."""
 CONFIG = "container.json"
 """Beside the disk: what the container image said about running it."""
 # Programs linked with a C library older than 2.14 call the kernel through a page at a fixed address
@@ -169,7 +170,7 @@ def _facts(contents: Contents, kit: Kit, wish: Wish, found: dict[str, Any]) -> F
         disk_bytes=check_disk_bytes(wish.disk_bytes),
         endorsed_sha512=contents.endorsed_sha512,
         derived=(
-            f"mayfly {mayfly.__version__}: {len(contents.layers)} layers put together",
+            f"container conversion {CONVERSION}: {len(contents.layers)} layers put together",
             f"kernel {kit.version} of Debian's linux-image-cloud-amd64, with its modules",
         ),
         tags=("container",),

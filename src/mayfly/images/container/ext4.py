@@ -8,6 +8,7 @@ made: what comes from outside is content, which it copies.
 from __future__ import annotations
 
 import ctypes
+import errno
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_long, c_uint, c_void_p
 
 from mayfly.errors import Failed, Missing, Quota
+from mayfly.images.room import MORE_ROOM
 
 ROOT = 2
 _RW, _64BITS = 0x01, 0x20000
@@ -24,7 +26,6 @@ _FIFO = stat.S_IFIFO
 _TYPES = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFIFO: 5}
 _INODE = struct.Struct("<HHIIIIIHHIII60sIIIIHHHHHH")
 """``struct ext2_inode`` of Linux, as it stands on the disk."""
-_FULL = ("No free space in the directory", "Could not allocate")
 _MOST_LINKS = 65000
 
 
@@ -186,6 +187,8 @@ class FileSystem:
         if not code:
             return
         text = self._all.text(code)
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise Quota(f"cannot write the file system of the image: {text}", hint=MORE_ROOM)
         if "allocate" in text:
             raise Quota(
                 f"the disk of the image is too small for what goes into it: {text}",

@@ -141,7 +141,8 @@ def _tell(report: Report, line: str) -> None:
 
 def _environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    # Some users' PATH lacks the folders of programs for root.
+    path = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".lstrip(":")
     # /tmp is often memory, and 300 MB are unpacked there.
     place = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108
     fixed = {"PATH": path, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
@@ -152,12 +153,12 @@ def _make(archive: Path, made: Path, work: Path) -> None:
     """Make the kit of the unpacked packages."""
     tree = work / "tree"
     busybox = _pick(archive, tree)
-    versions = sorted(path.name for path in (tree / "lib/modules").iterdir())
+    versions = sorted(path.name for path in tree.glob("lib/modules/*"))
     kernels = sorted((tree / "boot").glob("vmlinuz-*"))
     if not busybox or len(versions) != 1 or len(kernels) != 1:
         raise Failed(f"the packages {', '.join(PACKAGES)} do not hold what they should")
     version = versions[0]
-    run(["depmod", "-b", str(tree), version], timeout_s=120)
+    run(["depmod", "-b", str(tree), version], timeout_s=120, env=_environment())
     folder = tree / "lib/modules" / version
     order = load_order((folder / "modules.dep").read_text(), FIRST_MODULES)
     modules = {module_name(file): (folder / file).read_bytes() for file in order}

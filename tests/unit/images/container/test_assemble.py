@@ -135,13 +135,24 @@ def test_a_damaged_squashfs_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_it_is_written(tmp_path: Path) -> None:
-    content = layer(Entry(name="big", data=bytes(70 * MIB)))
+    content = layer(*(Entry(name=str(n), data=bytes(35 * MIB)) for n in range(2)))
     with (
         planned(tmp_path, content) as plan,
         pytest.raises(Quota, match="disk has room for") as caught,
     ):
         made(plan)
     assert "--size" in caught.value.hint
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    bomb = layer(Entry(name="bomb"))[:512]
+    bomb = bomb[:124] + b"\x80" + (1 << 40).to_bytes(11, "big") + bomb[136:]
+    total = sum(bomb[:148]) + 8 * 32 + sum(bomb[156:])
+    with (
+        planned(tmp_path, bomb[:148] + b"%06o\0 " % total + bomb[156:]) as plan,
+        pytest.raises(Quota, match="a file in it has 1"),
+    ):
+        made(plan)
 
 
 def test_a_disk_that_is_full_all_the_same_is_said(tmp_path: Path) -> None:
