@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mayfly.errors import Conflict, Missing, Quota
-from tests.integration.host import ALICE, IMAGE, MARKS, Host, User, host_of
+from mayfly.errors import Conflict, Denied, Missing, Quota
+from tests.integration.host import ALICE, BOB, IMAGE, MARKS, Host, User, host_of
 from tests.integration.waiting import gone, wait_until
 
 pytestmark = MARKS
@@ -173,3 +177,59 @@ def test_with_shares_a_machine_cannot_go_back(host: Host) -> None:
         host.ask("snapshot", OWNER, machine=name, point="a")
     assert state_of(host, name) == "running"
     job.end(b"\n")
+
+
+@pytest.fixture
+def owners_home(warm_home: Path) -> Iterator[Path]:
+    """A home of the owner's own, which knows the image of the site."""
+    with tempfile.TemporaryDirectory(prefix="mayfly-owner-", dir="/var/tmp") as name:
+        images = Path(name) / "state/images"
+        images.mkdir(parents=True)
+        (images / IMAGE).symlink_to(warm_home / "state/images" / IMAGE)
+        for path in (Path(name), images.parent, images):
+            os.chown(path, ALICE, ALICE)
+        yield Path(name)
+
+
+def read_from(disk: Path, raw: Path, *paths: str) -> list[str]:
+    """Read files of a disk that no machine has."""
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, raw], check=True)
+    place = f"{raw}?offset={1 << 20}"
+    return [
+        subprocess.run(
+            ["/sbin/debugfs", "-R", f"cat {path}", place],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for path in paths
+    ]
+
+
+def test_a_machine_becomes_an_image_of_its_owner(
+    host: Host, owners_home: Path, tmp_path: Path
+) -> None:
+    name = made(host)
+    inside(host, name, "mkdir -p /etc/ssh; echo s > /etc/ssh/ssh_host_x_key; echo m > /srv/made")
+    words = ("image", "save", name, "tools", "--yes")
+    code, _, said = host.run(*words, user=OWNER, MAYFLY_HOME=str(owners_home))
+    assert code == 0, said
+    host.emptied()
+    tools = owners_home / "state/images/tools"
+    record = json.loads((tools / "image.json").read_text())
+    assert record["derived"][0].startswith(f"made of {IMAGE}@sha512:")
+    assert (tools.stat().st_uid, tools.stat().st_mode & 0o777) == (ALICE, 0o700)
+    names = ("/srv/made", "/etc/machine-id", "/etc/ssh/ssh_host_x_key", "/etc/hostname")
+    found = read_from(tools / "disk.qcow2", tmp_path / "raw", *names)
+    assert found == ["m\n", "", "", "localhost\n"]
+    (passwd,) = read_from(tools / "disk.qcow2", tmp_path / "raw2", "/etc/passwd")
+    assert str(ALICE) not in passwd
+
+
+def test_a_machine_of_another_does_not_become_an_image(host: Host) -> None:
+    name = made(host)
+    with pytest.raises(Missing):
+        host.ask("strip", User(uid=BOB), machine=name)
+    with pytest.raises(Denied):
+        host.ask("strip", machine=name)
+    assert state_of(host, name) == "running"

@@ -102,7 +102,8 @@ def _tell(op: str, name: str, **fields: object) -> dict[str, Any]:
 
 
 def _as_item(record: Record) -> dict[str, Any]:
-    return {**asdict(record), "state": record.state.value, "alive": is_alive(record)}
+    more = {"state": record.state.value, "image_pin": record.image_pin, "alive": is_alive(record)}
+    return {**asdict(record), **more}
 
 
 def _row(item: dict[str, Any], now: float) -> tuple[str, ...]:

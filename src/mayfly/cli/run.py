@@ -153,7 +153,9 @@ def _run(options: Options, progress: Progress, steps: Steps) -> Outcome:
         return _detached(options, job, connection, steps)
     if connection is not None:
         return run_hosted(connection, job, steps, fields)
-    return _run_alone(options, job, progress, steps)
+    from mayfly.cli.alone import run_alone  # noqa: PLC0415 - a client of the service needs none
+
+    return run_alone(job, network_asked=options.network is not None, progress=progress, steps=steps)
 
 
 def _given(job: Job, options: Options) -> dict[str, bool]:
@@ -218,30 +220,6 @@ def _detached(
     return Outcome(phase="done", who=Who.JOB, code=0, reason="", machine=name)
 
 
-def _run_alone(options: Options, job: Job, progress: Progress, steps: Steps) -> Outcome:
-    """Run it without a service: with this user's own templates, for this user alone."""
-    from mayfly.engine.oneshot import run_one  # noqa: PLC0415 - a client of the service needs none
-    from mayfly.engine.process import namespaces_work  # noqa: PLC0415
-    from mayfly.images.catalogue import check  # noqa: PLC0415
-    from mayfly.images.usage import mark_used  # noqa: PLC0415
-    from mayfly.wiring import catalogue_of, engine_for, load  # noqa: PLC0415
-
-    paths, settings = load()
-    if paths.has_rules():
-        from mayfly.cli.permitted import permitted  # noqa: PLC0415 - as above
-
-        job = permitted(paths, job, network_asked=options.network is not None, note=progress.warn)
-    image = catalogue_of(paths).find(job.spec.image)
-    check(image)
-    mark_used(image)
-    engine, verdict = engine_for(paths, settings)
-    if verdict.accelerator == "tcg" and settings.accelerator == "auto":
-        _say_once(paths, progress, f"machines are emulated, slower than with KVM: {verdict.reason}")
-    if not namespaces_work():
-        progress.note("QEMU is not shut in, user namespaces are off: see 'mayfly doctor'")
-    return run_one(engine, image, job, steps)
-
-
 def _job(options: Options, settings: Settings, progress: Progress) -> Job:
     spec = _spec(options, settings)
     account = account_of_caller()
@@ -266,15 +244,6 @@ def check_status_file(path: Path) -> None:
     # One of an earlier run must not be taken for this one's, whatever happens to us.
     if path.is_file() and path.stat().st_size:
         path.write_text("")
-
-
-def _say_once(paths: Paths, progress: Progress, text: str) -> None:
-    """Print a notice the first time only: it is about the host, not about this run."""
-    mark = paths.cache / "probe" / "told-emulation"
-    if not mark.exists():
-        progress.note(text)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
 
 
 def _spec(options: Options, settings: Settings) -> MachineSpec:

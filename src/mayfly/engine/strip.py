@@ -45,6 +45,11 @@ def check_stripped(name: str, answer: dict[str, Any]) -> None:
             f"machine '{name}' cannot become an image, for this is left in it: {words}",
             hint="remove it there, by hand, and try again",
         )
+    if not answer["trimmed"]:
+        raise Failed(
+            f"machine '{name}' cannot become an image: what was deleted in it could be read yet",
+            hint="its root file system cannot give free blocks back (fstrim)",
+        )
 
 
 def layers_of(place: Path, template: Path) -> tuple[Path, ...]:

@@ -103,8 +103,5 @@ def as_item(hosted: Hosted) -> dict[str, object]:
     item = asdict(record)
     for secret in ("client_started", "started", "template"):
         del item[secret]
-    return {**item, "state": record.state.value, "busy": hosted.busy, **_marks(hosted)}
-
-
-def _marks(hosted: Hosted) -> dict[str, object]:
-    return {"host": "service", "untrusted": hosted.distrust}
+    item |= {"state": record.state.value, "image_pin": record.image_pin}
+    return {**item, "busy": hosted.busy, "host": "service", "untrusted": hosted.distrust}

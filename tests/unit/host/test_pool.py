@@ -193,3 +193,26 @@ def test_standbys_are_stopped_and_written_down(desk: Desk) -> None:
     desk.keep_ready()
     record = desk.only().record
     assert (record.state, record.owner, record.client) == (State.STANDBY, None, 0)
+
+
+def test_an_alias_gets_a_standby_of_what_it_stands_for(desk: Desk) -> None:
+    desk.service.catalogue.set_alias("stable", "debian-12")
+    desk.connect(ROOT).ask("warm", image="stable", cpus=1, memory_mib=512, count=1)
+    assert [name for name, _ in desk.service.hot] == ["debian-12"]
+    desk.until(lambda: len(desk.ready()) == 1, "a standby")
+    answer = desk.connect().claim(image="stable")
+    pin = desk.service.catalogue.find("debian-12").pin
+    assert (answer["path"], answer["image"]) == ("standby", pin)
+    assert desk.connect().claim(image=pin)["image"] == pin
+    desk.connect(ROOT).ask("cool", image="stable")
+    assert desk.service.hot == {}
+
+
+def test_a_standby_by_another_name_is_refused_with_the_name_to_use(desk: Desk) -> None:
+    desk.service.catalogue.set_alias("stable", "debian-12")
+    standby = Standby(image="stable", least=1, most=1)
+    desk.service.hot["stable", SMALL] = Hot(standby=standby)
+    desk.service.changed()
+    desk.until(lambda: bool(desk.service.hot["stable", SMALL].trouble), "the trouble")
+    assert "image 'debian-12'" in desk.service.hot["stable", SMALL].trouble
+    assert desk.ready() == []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
 from mayfly.engine import kept
-from mayfly.engine.records import list_records
+from mayfly.engine.records import Record, list_records
 from mayfly.engine.strip import stripped_machine
 from mayfly.engine.template import open_file
 from mayfly.errors import Invalid, MayflyError, Missing
@@ -21,14 +20,6 @@ from mayfly.images.reference import is_version
 from mayfly.images.saving import admit_machine
 from mayfly.model import Image
 from mayfly.wiring import load
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Still:
-    """A machine that stands still, and the files of its disk."""
-
-    image: str
-    layers: list[int]
 
 
 @image.command(
@@ -75,58 +66,65 @@ def save(
     steps = Steps(name)
     work = f"save {machine}"
     with catalogue.draft(name, work=work, force=force, keep=new_version) as draft:
+        # Before anything is done to the machine: without its image nothing can come of it.
+        found = _image_of(catalogue, machine)
         steps("strip", None)
-        with _still(machine) as still:
-            found = _image_of(catalogue, still.image)
+        with _still(machine) as layers:
             made = admit_machine(
-                draft, still.layers, found, machine=machine, marks=(version, tags), report=steps
+                draft, layers, found, machine=machine, marks=(version, tags), report=steps
             )
     _delete(machine)
     steps.done(made, "saved")
 
 
-def _image_of(catalogue: Catalogue, name: str) -> Image:
-    found = catalogue.find(name)
+def _image_of(catalogue: Catalogue, machine: str) -> Image:
+    """Give the very image that a machine was made of."""
+    own = _own(machine)
+    if own is not None:
+        pin = own.image_pin
+    else:
+        with closing(_service(machine)) as connection:
+            answer, _ = client.call(connection, "show", {"machine": machine})
+        pin = str(answer["machine"]["image_pin"])
+    found = catalogue.find(pin)
     check(found)
     return found
 
 
-def _is_own(machine: str) -> bool:
+def _own(machine: str) -> Record | None:
     paths, _ = load()
-    return any(record.id == machine for record in list_records(paths.machines))
+    return next((each for each in list_records(paths.machines) if each.id == machine), None)
 
 
-@contextmanager
-def _still(machine: str) -> Iterator[_Still]:
-    """Strip a machine and hold it still: one of this user, or of the host service."""
-    with ExitStack() as stack:
-        if _is_own(machine):
-            paths, _ = load()
-            held = stack.enter_context(stripped_machine(paths.machines, paths.templates, machine))
-            pin = held.record.image_pin
-            layers = [open_file(path) for path in held.layers]
-        else:
-            pin, layers = _hosted(machine)
-        for layer in layers:
-            stack.callback(os.close, layer)
-        yield _Still(image=pin, layers=layers)
-
-
-def _hosted(machine: str) -> tuple[str, list[int]]:
+def _service(machine: str) -> client.Connection:
     connection = client.connect(client.socket_path())
     if connection is None:
         raise Missing(f"no machine '{machine}'", hint="'mayfly machine list' shows what there is")
-    with closing(connection):
-        connection.ask("strip", {"machine": machine})
-        answer, fds = connection.answer(limit_s=None)
-    return str(answer["image"]), fds
+    return connection
+
+
+@contextmanager
+def _still(machine: str) -> Iterator[list[int]]:
+    """Strip a machine and hold it still; gives the files of its disk, the top one first."""
+    with ExitStack() as stack:
+        if _own(machine) is not None:
+            paths, _ = load()
+            held = stack.enter_context(stripped_machine(paths.machines, paths.templates, machine))
+            layers = [open_file(path) for path in held.layers]
+        else:
+            connection = stack.enter_context(closing(_service(machine)))
+            connection.ask("strip", {"machine": machine})
+            _, layers = connection.answer(limit_s=None)
+        for layer in layers:
+            stack.callback(os.close, layer)
+        yield layers
 
 
 def _delete(machine: str) -> None:
     """Delete what is of no more use; the image is there, whatever becomes of this."""
     paths, _ = load()
     with suppress(MayflyError):
-        if _is_own(machine):
+        if _own(machine) is not None:
             kept.delete(paths.machines, machine)
         else:
             with closing(client.require(client.socket_path())) as connection:
