@@ -106,8 +106,10 @@ class Blueprint:
     def digest(self) -> str:
         """Name everything that decides what comes out, but for the packages' files (SHA-256)."""
         values = asdict(self)
-        for apart in ("name", "version", "tags", "checks", "source", "mirror", "script_limit_s"):
+        # A manifest says which packages there must be, which is no more than that they are there.
+        for apart in ("name", "version", "tags", "checks", "source", "mirror", "pins"):
             del values[apart]
+        del values["script_limit_s"]
         text = json.dumps(values, sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
