@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from soak.jobs import Kind, Running, draw
 from soak.main import main
 from soak.plot import draw as draw_plot
 from soak.service import Supervised
+from soak.stay import size_of
 from tests.integration.waiting import wait_until
 
 TOKEN = "token-1"
@@ -164,6 +166,25 @@ def test_handlers_of_signals_are_as_before(tmp_path: Path, number: int) -> None:
     with pytest.raises(SystemExit):
         main(["--kills", "many", "--out", str(tmp_path)])
     assert signal.getsignal(number) is before
+
+
+def test_the_size_of_a_directory_of_which_parts_go_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stays").write_bytes(b"x" * 10_000)
+    (tmp_path / "goes").mkdir()
+    (tmp_path / "goes/file").write_bytes(b"x")
+    scandir = os.scandir
+
+    def scandir_late(path: str) -> object:
+        if str(path).endswith("goes"):
+            (tmp_path / "goes/file").unlink()
+            (tmp_path / "goes").rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_late)
+    assert 10_000 <= size_of(tmp_path) < 20_000
+    assert not (tmp_path / "goes").exists()
 
 
 def test_a_record_is_drawn(tmp_path: Path) -> None:
