@@ -41,7 +41,8 @@ class Hearing:
             self._script = words.removeprefix(BEGINS)
             self._report(f"script {self._script}", None)
         elif words.startswith(FAILED):
-            self._why = words.removeprefix(FAILED)
+            # What comes now is mmdebstrap's, and says no more than that it failed.
+            self._why, self._script = words.removeprefix(FAILED), ""
         elif words == ENDS:
             self._script = ""
 
