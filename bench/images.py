@@ -28,6 +28,7 @@ from mayfly.images.catalogue import check
 from mayfly.images.chunks.content import content_of
 from mayfly.images.chunks.cut import CUTTER, Cutter, cut
 from mayfly.images.chunks.index import render
+from mayfly.images.farm.blueprint import Blueprint
 from mayfly.images.recipe import find_recipe
 from mayfly.model import Image
 from mayfly.units import GIB, show_size
@@ -55,7 +56,7 @@ def lists(setting: Setting) -> Findings:
     image = setting.image("debian-12")
     with setting.directory() as work:
         setting.say(f"a list of {LIST_IMAGES} images")
-        listed = make_list(work, {image.listed_sha512: image.size_bytes}, LIST_IMAGES - 1)
+        listed = make_list(work, {image.sha512: image.size_bytes}, LIST_IMAGES - 1)
         verify_s, use_s = [], []
         for _ in range(rounds):
             verify_s.append(_seconds(lambda: _assert_all(listed.verify())))
@@ -146,7 +147,7 @@ def _image(setting: Setting) -> Image:
         return catalogue.find(IMAGE)
     except Missing:
         setting.say(f"making image {IMAGE}")
-        return build(RECIPE, catalogue, name=IMAGE)
+        return build(Blueprint(recipe=RECIPE, name=IMAGE), catalogue)
 
 
 def _fetched(versions: Versions, cutter: Cutter) -> tuple[float, float]:
