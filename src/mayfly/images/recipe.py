@@ -59,8 +59,11 @@ _SETTLE_INITRAMFS = (
     'rm -rf "$PWD"\''
 )
 
-PINS = "etc/apt/preferences.d/mayfly-manifest"
-"""Where it stands in the tree what apt must prefer, while the image is built."""
+PINS = "etc/apt/preferences"
+"""Where it stands in the tree what apt must prefer, while the image is built.
+
+Its directory is changed in every build; that of ``preferences.d`` bears the time of its package.
+"""
 
 
 class Init(StrEnum):
