@@ -22,12 +22,15 @@ PACKAGING = REPOSITORY / "packaging"
 UNIT = PACKAGING / "mayfly-host.service"
 # Of scripts/packages.txt, what an installed Mayfly never runs.
 ONLY_HERE = {
+    "btrfs-progs",
     "bubblewrap",
     "busybox-static",
     "ca-certificates",
     "cpio",
     "docker-registry",
     "fdisk",
+    "fio",
+    "iperf3",
     "iproute2",
     "openssh-client",
     "procps",
@@ -35,6 +38,7 @@ ONLY_HERE = {
     "shellcheck",
     "skopeo",
     "squashfs-tools",
+    "xfsprogs",
 }
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package")
 
