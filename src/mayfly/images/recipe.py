@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mayfly.errors import Invalid, Missing
 from mayfly.units import GIB, MIB, show_size
@@ -59,11 +59,13 @@ _SETTLE_INITRAMFS = (
     'rm -rf "$PWD"\''
 )
 
-PINS = "etc/apt/preferences"
-"""Where it stands in the tree what apt must prefer, while the image is built.
-
-Its directory is changed in every build; that of ``preferences.d`` bears the time of its package.
-"""
+PINS = "etc/apt/preferences.d/mayfly-manifest"
+"""Where it stands in the tree what apt must prefer, while the image is built."""
+# Its directory has the time that it had without it.
+_REMOVE_PINS = (
+    f'cd "$1" && touch -r {PurePosixPath(PINS).parent} .mayfly-time && rm -f {PINS} && '
+    f"touch -r .mayfly-time {PurePosixPath(PINS).parent} && rm .mayfly-time"
+)
 
 
 class Init(StrEnum):
@@ -227,7 +229,7 @@ def mmdebstrap_argv(
         '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/ssh/ssh_host_*',
     ]
     if place.pins is not None:
-        argv.append(f'--customize-hook=rm -f "$1"/{PINS}')
+        argv.append(f"--customize-hook={_REMOVE_PINS}")
     if recipe.init is Init.BUSYBOX:
         argv.append(f"--customize-hook={_SETTLE_INITRAMFS}")
     if recipe.init is Init.SYSVINIT:
