@@ -13,6 +13,7 @@ from mayfly.engine.machine import Attach, Machine, Order, machine_for
 from mayfly.engine.records import reap
 from mayfly.engine.session.job import JobRequest, JobResult, Stdio
 from mayfly.engine.template import Engine, Template, check_fits, find_template, sweep_templates
+from mayfly.engine.turns import turn
 from mayfly.engine.watch import Watch, explained
 from mayfly.errors import MayflyError
 from mayfly.model import (
@@ -59,7 +60,10 @@ def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
     template = template_for(engine, image, job.spec.shape, steps.report)
     steps.mark("template")
     steps.phase = "start"
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as starting:
+        starting.enter_context(
+            turn(engine.paths.cache / "turns", waiting=lambda: steps.report("waiting for a turn"))
+        )
         attach, env = _network(engine, job.spec, stack)
         order = Order(
             command=job.label,
@@ -74,6 +78,7 @@ def _run(engine: Engine, image: Image, job: Job, steps: Steps) -> Outcome:
         steps.image = image.pin
         steps.mark("clone")
         _give(machine, job, attach.guest, stack)
+        starting.close()
         steps.mark("claim")
         request = replace(job.request, env={**env, **job.request.env})
         result = _session(machine, request, steps)

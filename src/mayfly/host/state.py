@@ -14,6 +14,7 @@ from mayfly import __version__
 from mayfly.engine.machine import Machine
 from mayfly.engine.records import Place, Record
 from mayfly.engine.template import Engine
+from mayfly.engine.turns import starts_at_once
 from mayfly.engine.watch import Signs
 from mayfly.errors import Missing
 from mayfly.host.caller import Caller
@@ -310,8 +311,3 @@ def private_bytes(pid: int) -> int:
 def host_memory_mib() -> int:
     """Give the host's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-
-
-def starts_at_once() -> int:
-    """Give how many machines are made side by side: more would only keep each other waiting."""
-    return 2 * len(os.sched_getaffinity(0)) + 2

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
-from mayfly.config import SYSTEM_IMAGES, Paths
+from mayfly.config import Paths
 from mayfly.errors import MayflyError
 from mayfly.host import client
 from mayfly.images.catalogue import Catalogue
@@ -16,12 +16,10 @@ from mayfly.images.lists.store import TrustStore
 from mayfly.images.tested import read_tests
 from mayfly.model import Image
 
-SITE_TRUST = SYSTEM_IMAGES.with_name("trust")
-
 
 def admission_of(image: Image, paths: Paths) -> Admission | None:
     """Say what the subscribed lists have of an image; None where nothing is subscribed."""
-    for directory in dict.fromkeys((paths.images.with_name("trust"), SITE_TRUST)):
+    for directory in dict.fromkeys((paths.trust, paths.site_trust)):
         if directory.is_dir():
             store = TrustStore(directory=directory)
             return store.admission(image.endorsed_sha512 or image.sha512, datetime.now(UTC))
