@@ -293,3 +293,13 @@ def test_a_success_is_not_kept(cli: Cli) -> None:
     done = cli("run", "-q", IMAGE, "--no-workdir", "--keep-on-failure", "--", "true")
     assert done.returncode == 0
     assert_nothing_left(cli)
+
+
+def test_a_connection_to_a_machine_has_little_under_way(cli: Cli) -> None:
+    script = "cat /proc/net/route"
+    words = ("run", IMAGE, "--no-workdir", "--network", "open", "--", "sh", "-c", script)
+    done = cli(*words, check=True)
+    rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    # Interface, destination, gateway, flags, references, use, metric, mask, MTU, window, IRTT.
+    (default,) = [row for row in rows[1:] if row[1] == "00000000"]
+    assert int(default[9]) == 128 << 10

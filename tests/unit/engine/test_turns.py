@@ -23,6 +23,15 @@ sys.stdin.read()
 """
 
 
+def is_free(file: Path) -> bool:
+    with open(file, "rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
 def test_there_are_more_turns_than_processors() -> None:
     assert starts_at_once() > len(os.sched_getaffinity(0))
 
@@ -32,7 +41,7 @@ def test_as_many_as_there_are_places_go_on_at_once(tmp_path: Path) -> None:
         told: list[str] = []
         with turn(tmp_path, places=2, patience_s=0.05, waiting=lambda: told.append("waiting")):
             assert told == []  # it did not wait for long enough to be told
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["0", "1"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0", "1", "line"]
 
 
 def test_a_turn_that_is_given_back_is_another_ones(tmp_path: Path) -> None:
@@ -59,14 +68,12 @@ def test_a_turn_ends_with_its_process(tmp_path: Path) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert turns._take([tmp_path / "0"]) is None
+        with turn(tmp_path, places=1, patience_s=0.0):
+            assert not is_free(tmp_path / "0")
         holder.kill()
-    with (
-        turn(tmp_path, places=1),
-        open(tmp_path / "0", "rb") as file,
-        pytest.raises(BlockingIOError),
-    ):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with turn(tmp_path, places=1, patience_s=20):
+        assert not is_free(tmp_path / "0")
+    assert is_free(tmp_path / "0")
 
 
 def test_a_child_that_was_forked_meanwhile_does_not_keep_it(tmp_path: Path) -> None:
@@ -78,9 +85,8 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_it(tmp_path: Path) -> N
             os.read(read, 1)
             os._exit(0)
     try:
-        descriptor = turns._take([tmp_path / "0"])
-        assert descriptor is not None
-        os.close(descriptor)
+        assert is_free(tmp_path / "0")
+        assert is_free(tmp_path / "line")
     finally:
         os.close(write)
         os.waitpid(pid, 0)
