@@ -38,9 +38,8 @@ def turn(
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Have one of ``places`` turns of this user; ``waiting`` is called when that takes long."""
-    stack = contextlib.ExitStack()
-    with stack:
-        _wait(directory, places or starts_at_once(), stack, patience_s, waiting)
+    with contextlib.ExitStack() as held:
+        _wait(directory, places or starts_at_once(), held, patience_s, waiting)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from mayfly.images.follow import Report, silent
 from mayfly.images.importer import Origin, import_file
 from mayfly.images.lists.offers import Offer
 from mayfly.images.lists.uris import STRICT, UriRules
+from mayfly.images.outside import sha512_of
 from mayfly.images.registry.client import Registry
 from mayfly.images.registry.machine import find_machine
 from mayfly.images.transfer.digest import Digest
@@ -90,7 +90,7 @@ def _check_sha512(pull: Pull, got: Fetched) -> str:
         found = got.digest.hex
     else:
         with got.file.open("rb") as file:
-            found = hashlib.file_digest(file, "sha512").hexdigest()
+            found = sha512_of(file)
     if pull.sha512 and found != pull.sha512:
         raise Untrusted(
             f"{pull.source.name} is another file: its sha512 is {found},"

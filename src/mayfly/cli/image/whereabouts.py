@@ -10,20 +10,18 @@ from typing import Any
 from mayfly.config import Paths
 from mayfly.errors import MayflyError
 from mayfly.host import client
+from mayfly.host.permission import gate_of
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.lists.admission import Admission
-from mayfly.images.lists.store import TrustStore
 from mayfly.images.tested import read_tests
 from mayfly.model import Image
 
 
 def admission_of(image: Image, paths: Paths) -> Admission | None:
     """Say what the subscribed lists have of an image; None where nothing is subscribed."""
-    for directory in dict.fromkeys((paths.trust, paths.site_trust)):
-        if directory.is_dir():
-            store = TrustStore(directory=directory)
-            return store.admission(image.endorsed_sha512 or image.sha512, datetime.now(UTC))
-    return None
+    if not any(directory.is_dir() for directory in (paths.trust, paths.site_trust)):
+        return None
+    return gate_of(paths).admission(image, datetime.now(UTC))
 
 
 def is_endorsed(image: Image, paths: Paths) -> bool:
