@@ -13,8 +13,8 @@ import pytest
 
 from mayfly.engine.network.netns import GATEWAY, PROXY_PORT
 from tests.integration.faults import machines_dir
-from tests.integration.host import ALICE, IMAGE, MARKS, Host, User, host_of
-from tests.integration.waiting import gone, wait_until
+from tests.integration.host import ALICE, IMAGE, MARKS, Host, Job, User, host_of
+from tests.integration.waiting import command_of, gone, parent, wait_until
 
 pytestmark = MARKS
 
@@ -136,22 +136,81 @@ def test_a_job_that_runs_is_nobodys_to_enter_also_after_a_restart(host: Host) ->
     assert job.end(b"\n")[0] == 0
 
 
-def test_a_machine_whose_resumption_was_cut_short_is_still_suspended(host: Host) -> None:
+def suspended(host: Host) -> str:
+    """Give a machine that lies on disk, with something in its memory."""
     name = host.run("run", IMAGE, "--no-workdir", "--detach", user=OWNER)[1].strip()
     host.run("machine", "ssh", name, "--", "sh", "-c", "echo kept > /dev/shm/word", user=OWNER)
     assert host.run("machine", "suspend", name, user=OWNER)[0] == 0
-    host.end(signal.SIGKILL)
-    file = machines_dir(host.top) / name / "record.json"
-    stored = host.record(name)
-    # As far as a service that was killed just then had come.
-    file.write_text(json.dumps({**stored, "state": "starting", "pid": 0}))
-    host.start()
+    return name
+
+
+def goes_on(host: Host, name: str) -> None:
+    """It is suspended, and nothing of it was lost."""
     (seen,) = host.machines("suspended")
     assert seen["id"] == name
     assert host.run("machine", "resume", name, user=OWNER)[0] == 0
     words = ["--", "cat", "/dev/shm/word"]
     assert host.run("machine", "ssh", name, *words, user=OWNER)[:2] == (0, "kept\n")
     assert host.run("machine", "delete", name, user=OWNER)[0] == 0
+
+
+def resuming(host: Host, name: str) -> tuple[Job, int, int]:
+    """Stop a resumption midway; gives the client, the child that does it, and the new QEMU."""
+    assert host.process is not None
+    for _ in range(20):
+        before = host.record(name)["pid"]
+        client = host.client("machine", "resume", name, user=OWNER)
+        wait_until(lambda old=before: host.record(name)["pid"] != old, "a process")
+        qemu = host.record(name)["pid"]
+        # Until then it is a copy of the child, with all its descriptors.
+        wait_until(lambda pid=qemu: command_of(pid).startswith("qemu"), "QEMU")
+        os.kill(qemu, signal.SIGSTOP)
+        worker = parent(qemu)
+        if host.record(name)["state"] == "starting" and worker != host.process.pid:
+            return client, worker, qemu
+        # It was faster than we.
+        os.kill(qemu, signal.SIGCONT)
+        assert client.end()[0] == 0
+        assert host.run("machine", "suspend", name, user=OWNER)[0] == 0
+    raise AssertionError("never seen midway")
+
+
+@pytest.mark.parametrize("state", ["starting", "paused", "running"])
+def test_a_machine_whose_resumption_was_cut_short_is_still_suspended(
+    host: Host, state: str
+) -> None:
+    name = suspended(host)
+    host.end(signal.SIGKILL)
+    file = machines_dir(host.top) / name / "record.json"
+    # As far as a service that was killed just then had come.
+    file.write_text(json.dumps({**host.record(name), "state": state, "pid": 0}))
+    host.start()
+    goes_on(host, name)
+
+
+def test_a_resumption_whose_child_is_killed_leaves_no_qemu(host: Host) -> None:
+    name = suspended(host)
+    client, worker, qemu = resuming(host, name)
+    os.kill(worker, signal.SIGKILL)
+    code, _, said = client.end()
+    assert (code, "ended without a word" in said) == (1, True), said
+    assert gone(qemu)
+    goes_on(host, name)
+
+
+def test_a_resumption_that_outlives_its_service_loses_nothing(host: Host) -> None:
+    """The child holds the machine while the next service looks around, and ends only then."""
+    name = suspended(host)
+    client, worker, qemu = resuming(host, name)
+    os.kill(worker, signal.SIGSTOP)
+    host.restart(signal.SIGKILL)
+    assert host.machines("suspended") == []
+    for pid in (qemu, worker):
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: host.machines("suspended") != [], "the machine to be looked after")
+    assert gone(qemu)
+    client.end()
+    goes_on(host, name)
 
 
 def test_what_an_earlier_service_left_half_made_is_removed(host: Host) -> None:

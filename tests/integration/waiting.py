@@ -30,6 +30,19 @@ def gone(pid: int) -> bool:
     return seen is None or seen[0] in "ZX"
 
 
+def parent(pid: int) -> int:
+    """Give the process that has another as its child; 0 when that one is gone."""
+    seen = _stat(pid)
+    return 0 if seen is None else seen[1]
+
+
+def command_of(pid: int) -> str:
+    """Give the name of the program that a process runs; "" when it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def descendants(pid: int) -> list[int]:
     """Give the processes that a process has started, and theirs."""
     parents: dict[int, int] = {}

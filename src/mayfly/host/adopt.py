@@ -77,11 +77,11 @@ def adopt_all(service: Service) -> None:
 
 
 def _back_on_disk(place: Place, record: Record) -> Record:
-    """Give the record of a machine that was just being brought back when its service died.
+    """Give the record of a machine that was just being saved or brought back as its service died.
 
     What was saved stays until it runs: it still does.
     """
-    if record.state not in (State.WANTED, State.STARTING) or record.owner is None:
+    if record.owner is None or not _lies_there(record):
         return record
     try:
         read_saved(place.path / SAVED)
@@ -92,6 +92,14 @@ def _back_on_disk(place: Place, record: Record) -> Record:
     place.write(saved)
     log.info("machine %s is suspended, as it was", record.id)
     return saved
+
+
+def _lies_there(record: Record) -> bool:
+    """Tell whether what was saved of a machine, if anything was, is the latest of it."""
+    if record.state is State.RUNNING:
+        return not is_alive(record)
+    # One that is paused has not run since; without a network and renewal it must not either.
+    return record.state in (State.WANTED, State.STARTING, State.PAUSED)
 
 
 def sound_record(path: Path) -> Record | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from mayfly import __version__
 from mayfly.engine.linux import checked
 from mayfly.engine.probe import probe_qemu
-from mayfly.engine.records import reap
 from mayfly.engine.template import Engine, sweep_templates
 from mayfly.errors import Conflict, Denied, MayflyError, Unavailable
 from mayfly.host import line, pool, trust
@@ -136,7 +135,6 @@ def _become_reaper() -> None:
 def _run(service: Service, door: socket.socket) -> None:
     stop = _Signals(service)
     sweep_templates(service.engine.paths.templates)
-    adopt_all(service)
     _clear_left(service, turns=LEFT_TURNS)
     service.on_change = lambda: _on_change(service)
     open_door(service, door)
@@ -167,12 +165,12 @@ def _on_change(service: Service) -> None:
 
 
 def _clear_left(service: Service, *, turns: int) -> None:
-    """Remove what children of an earlier service had in hand when this one looked around.
+    """Look after what children of an earlier service had in hand when this one looked around.
 
     They end by themselves, some of them with a machine that they could hand over to nobody.
     """
     machines = service.engine.paths.machines
-    reap(machines, time.time())
+    adopt_all(service)
     there = {path.name for path in machines.iterdir()} if machines.exists() else set()
     if turns and there - service.table.machines.keys():
         service.loop.later(LEFT_S, lambda: _clear_left(service, turns=turns - 1))
@@ -180,7 +178,7 @@ def _clear_left(service: Service, *, turns: int) -> None:
 
 def _tidy(service: Service) -> None:
     """Do what is due now and then."""
-    reap(service.engine.paths.machines, time.time())
+    adopt_all(service)
     end_expired(service)
     for key in service.rights.expired():
         service.rights.unregister(key)
