@@ -154,16 +154,22 @@ def goes_on(host: Host, name: str) -> None:
     assert host.run("machine", "delete", name, user=OWNER)[0] == 0
 
 
+def pid_after(host: Host, name: str, before: int) -> int:
+    """Wait for a machine's next QEMU; gives its process."""
+    wait_until(lambda: host.record(name)["pid"] != before, "a process")
+    pid: int = host.record(name)["pid"]
+    # Until then it is a copy of the child, with all its descriptors.
+    wait_until(lambda: command_of(pid).startswith("qemu"), "QEMU")
+    return pid
+
+
 def resuming(host: Host, name: str) -> tuple[Job, int, int]:
     """Stop a resumption midway; gives the client, the child that does it, and the new QEMU."""
     assert host.process is not None
     for _ in range(20):
         before = host.record(name)["pid"]
         client = host.client("machine", "resume", name, user=OWNER)
-        wait_until(lambda old=before: host.record(name)["pid"] != old, "a process")
-        qemu = host.record(name)["pid"]
-        # Until then it is a copy of the child, with all its descriptors.
-        wait_until(lambda pid=qemu: command_of(pid).startswith("qemu"), "QEMU")
+        qemu = pid_after(host, name, before)
         os.kill(qemu, signal.SIGSTOP)
         worker = parent(qemu)
         if host.record(name)["state"] == "starting" and worker != host.process.pid:
