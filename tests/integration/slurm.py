@@ -294,3 +294,14 @@ def mayfly(slurm: Slurm, *words: str) -> subprocess.CompletedProcess[str]:
     )
     assert done.returncode == 0, (words, done.stdout, done.stderr)
     return done
+
+
+@contextlib.contextmanager
+def home_with_policy(warm_home: Path) -> Iterator[Path]:
+    """Give a home with the warm one's images and templates, and a policy of its own."""
+    with tempfile.TemporaryDirectory(prefix="mayfly-home-", dir="/var/tmp") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        for part in ("state", "cache"):
+            (home / part).symlink_to(warm_home / part)
+        yield home

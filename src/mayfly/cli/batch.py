@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-import mayfly
+from mayfly import __file__ as code
 from mayfly.batch.changes import apply, difference, take_back
 from mayfly.batch.settings import BATCH_CONFIG, load_batch_settings
 from mayfly.batch.systems import System, Where
@@ -142,7 +142,7 @@ def _open(
         config=config.absolute(),
         home=os.environ.get("MAYFLY_HOME", ""),
         policy=paths.policy_file,
-        code=Path(mayfly.__file__).resolve().parents[1],
+        code=Path(code).resolve().parents[1],
     )
     return _load(system), where
 
