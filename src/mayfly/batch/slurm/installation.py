@@ -21,6 +21,7 @@ CONF = Path("/etc/slurm/slurm.conf")
 PROGRAMS = Path("/usr/local/libexec/mayfly/slurm")
 PLUGIN = "mayfly_spank.so"
 SOURCE = Path(__file__).with_name("mayfly_spank.c")
+PID_FILE = "/var/run/slurmctld.pid"
 COMPILE_LIMIT_S = 120.0
 ASK_LIMIT_S = 20.0
 
@@ -160,9 +161,12 @@ def version() -> str:
 
 
 def _reconfigure(where: Where) -> None:
-    env = {**os.environ, "SLURM_CONF": str(conf_of(where))}
-    # Where no controller runs there is nothing to be told.
-    run(["scontrol", "reconfigure"], timeout_s=ASK_LIMIT_S, env=env, check=False)
+    """Have the controller read its configuration, if this is its host: it tells the others."""
+    conf = conf_of(where)
+    pid = Path(setting(read_conf(conf), "SlurmctldPidFile") or PID_FILE)
+    if pid.exists():
+        env = {**os.environ, "SLURM_CONF": str(conf)}
+        run(["scontrol", "reconfigure"], timeout_s=ASK_LIMIT_S, env=env, check=False)
 
 
 # --- findings ------------------------------------------------------------------------------------

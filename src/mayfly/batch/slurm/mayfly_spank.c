@@ -203,7 +203,6 @@ static int task_words(spank_t sp, char **words)
     uint64_t memory = 0;
     uid_t uid = (uid_t)-1;
     int task = 0, count = 1;
-    char host[256] = "";
     spank_get_item(sp, S_JOB_ID, &job);
     spank_get_item(sp, S_JOB_STEPID, &step);
     spank_get_item(sp, S_JOB_UID, &uid);
@@ -218,7 +217,6 @@ static int task_words(spank_t sp, char **words)
                                                                      &element))
         array = 0;
     spank_get_item(sp, S_TASK_ID, &task);
-    spank_getenv(sp, "SLURMD_NODENAME", host, sizeof host);
     count = add_number(words, count, "job", job);
     count = add_number(words, count, "step", step);
     count = add_number(words, count, "task", (unsigned long)task);
@@ -230,8 +228,7 @@ static int task_words(spank_t sp, char **words)
     count = add_number(words, count, "memory_mib", memory);
     count = add_number(words, count, "restart", restart);
     count = add_number(words, count, "array", array);
-    count = add_number(words, count, "element", element);
-    return add(words, count, "node", host);
+    return add_number(words, count, "element", element);
 }
 
 int slurm_spank_init(spank_t sp, int ac, char **av)

@@ -69,7 +69,7 @@ def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) 
     try:
         wish = parse_wish(options)
         known = ask_slurm(number(facts, "job"))
-        cgroup = find_cgroup(number(facts, "job"), facts.get("node", ""))
+        cgroup = find_cgroup(number(facts, "job"))
         return register_job(job_of(facts, site.cluster, known, cgroup), wish, site.settings())
     except MayflyError as error:
         return refused(plain, error)

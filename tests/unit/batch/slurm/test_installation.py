@@ -23,7 +23,7 @@ pytestmark = [
         reason="no headers of Slurm, or no compiler",
     ),
 ]
-CONF = b"ClusterName=lab # x\nSlurmctldHost=nowhere(192.0.2.1)\nKillWait=5"
+CONF = b"ClusterName=lab # x\nSlurmctldPidFile=/nowhere/pid\nKillWait=5"
 
 
 @pytest.fixture
