@@ -84,6 +84,9 @@ def test_a_batch_script_of_any_words_is_itself(cluster: Slurm) -> None:
     script = "#!/bin/bash\nprintf '%s|' \"$@\" \"$A\" 'it''s' \"\\$x\"\necho\nexit 5\n"
     number = cluster.submit(MEMORY, VM, "--export=ALL,A=b c", script=script)
     assert cluster.ended(number)["ExitCode"] == "5:0"
+    told = f"AdminComment=mayfly: machine of {IMAGE}"
+    shown = ["scontrol", "show", "job", number]
+    wait_until(lambda: told in cluster.run(*shown).stdout, "the image beside the job")
     assert plain(cluster.output(number)) == "b c|its|$x|\n"
 
 
