@@ -113,6 +113,7 @@ MailProg=/bin/true
 SlurmdParameters=config_overrides
 PrologFlags={flags}
 JobRequeue=1
+GresTypes=gpu
 NodeName={NODES[0]},{NODES[1]} NodeHostname={here} NodeAddr=127.0.0.1 Port={ports} \
 CPUs=2 RealMemory=3000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES State=UP

@@ -202,6 +202,22 @@ def test_what_cannot_be_had_is_refused_in_the_terminal(cluster: Slurm, command: 
     assert cluster.run("squeue", "-h").stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gres=gpu:1"], "a machine has no GPU"),
+        (["--exclusive", "--nodes=2"], "whole hosts for MPI have no machines"),
+    ],
+)
+def test_what_no_machine_has_is_refused_in_the_terminal(
+    cluster: Slurm, words: list[str], said: str
+) -> None:
+    done = cluster.user("sbatch", MEMORY, VM, *words, "--wrap=true")
+    assert done.returncode != 0
+    assert f"mayfly: {said}" in done.stderr
+    assert cluster.run("squeue", "-h").stdout == ""
+
+
 def test_what_there_is_is_listed(cluster: Slurm) -> None:
     done = cluster.user("srun", "--vm-image=list")
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,9 @@ CONF = Path("/etc/slurm/slurm.conf")
 PROGRAMS = Path("/usr/local/libexec/mayfly/slurm")
 PLUGIN = "mayfly_spank.so"
 SOURCE = Path(__file__).with_name("mayfly_spank.c")
+LUA_SOURCE = Path(__file__).with_name("job_submit.lua")
+LUA_PLUGINS = ("lib*/slurm*", "lib/*/slurm*", "local/lib*/slurm*")
+"""Beneath /usr: where Slurm's own plugins are."""
 PID_FILE = "/var/run/slurmctld.pid"
 COMPILE_LIMIT_S = 120.0
 ASK_LIMIT_S = 20.0
@@ -44,9 +48,13 @@ class Slurm:
         line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"
         changes.append(Change(path=stack, content=with_block(_text(stack), [line]).encode()))
         epilog, notes = _epilog(text, programs)
-        if epilog:
-            changes.append(Change(path=conf, content=with_block(text, epilog).encode()))
-        return Plan(changes=changes, notes=notes)
+        lua, more = _lua(text)
+        if lua is not None:
+            changes.append(_submit_script(conf))
+        lines = [*epilog, *(lua or [])]
+        if lines:
+            changes.append(Change(path=conf, content=with_block(text, lines).encode()))
+        return Plan(changes=changes, notes=[*notes, *more])
 
     def journal(self, where: Where) -> Path:
         """Give where it is written down what was changed."""
@@ -130,6 +138,29 @@ def _epilog(text: str, programs: Path) -> tuple[list[str], list[str]]:
         "back the rights of jobs whose end was not seen"
     )
     return [], [note]
+
+
+def _lua(text: str) -> tuple[list[str] | None, list[str]]:
+    """Give the lines for the script that looks at submissions; None: there is to be none."""
+    here = socket.gethostname().split(".")[0]
+    if not setting(text, "SlurmctldHost").startswith(here):
+        return None, []
+    own = setting(text, "JobSubmitPlugins")
+    if "lua" in own.split(","):
+        return [], []
+    places = [place for each in LUA_PLUGINS for place in Path("/usr").glob(each)]
+    there = any((place / "job_submit_lua.so").exists() for place in places)
+    if own or not there:
+        why = f"JobSubmitPlugins={own}" if own else "job_submit_lua.so is not installed"
+        note = f"jobs that want GPUs and a machine are not refused at submission: {why}"
+        return None, [note]
+    return ["JobSubmitPlugins=lua"], []
+
+
+def _submit_script(conf: Path) -> Change:
+    script = conf.with_name("job_submit.lua")
+    lines = LUA_SOURCE.read_text().splitlines()
+    return Change(path=script, content=with_block(_text(script), lines, comment="--").encode())
 
 
 # --- the plugin ----------------------------------------------------------------------------------

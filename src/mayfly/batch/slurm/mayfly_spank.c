@@ -75,6 +75,13 @@ static int wishes(void)
     return 0;
 }
 
+/* Whether root is to be asked: of jobs that say nothing, or want no machine, only where a policy
+ * may have something to say of them. */
+static int concerns_us(void)
+{
+    return (given[IMAGE] && strcmp(given[IMAGE], "none")) || has_defaults();
+}
+
 static int add(char **words, int count, const char *name, const char *value)
 {
     if (count >= WORDS_MOST || asprintf(&words[count], "%s=%s", name, value) < 0)
@@ -262,7 +269,7 @@ int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
     int count;
     (void)ac;
     (void)av;
-    if (!spank_remote(sp) || (!wishes() && !has_defaults()))
+    if (!spank_remote(sp) || !concerns_us())
         return 0;
     count = add_options(words, task_words(sp, words));
     free(ticket);
@@ -303,7 +310,7 @@ int slurm_spank_task_exit(spank_t sp, int ac, char **av)
     int count;
     (void)ac;
     (void)av;
-    if (!spank_remote(sp) || (!wishes() && !has_defaults()))
+    if (!spank_remote(sp) || !concerns_us())
         return 0;
     count = task_words(sp, words);
     pid_t pid = fork();

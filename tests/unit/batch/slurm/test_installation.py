@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,23 @@ def test_an_epilog_of_the_sites_own_stays(site: Path) -> None:
     done = mayfly(site, "install")
     assert "Slurm has an epilog already, /site/epilog" in done.output
     assert (site / "slurm/slurm.conf").read_bytes() == before
+
+
+def test_where_the_controller_is_submissions_are_looked_at(site: Path) -> None:
+    conf = site / "slurm/slurm.conf"
+    here = socket.gethostname().split(".")[0]
+    conf.write_bytes(CONF + f"\nSlurmctldHost={here}(127.0.0.1)\n".encode())
+    (site / "slurm/job_submit.lua").write_text("function slurm_job_submit() return 0 end")
+    before = files(site)
+    mayfly(site, "install")
+    assert "JobSubmitPlugins=lua\n" in conf.read_text()
+    script = (site / "slurm/job_submit.lua").read_text()
+    assert script.startswith("function slurm_job_submit() return 0 end\n-- >>> mayfly >>>\n")
+    mayfly(site, "uninstall", "--yes")
+    assert files(site) == before
+    conf.write_bytes(before[str(conf)][1] + b"JobSubmitPlugins=all_partitions\n")
+    assert "are not refused at submission" in mayfly(site, "install").output
+    assert "Plugins=lua" not in conf.read_text()
 
 
 def test_without_slurm_it_is_said(site: Path) -> None:
