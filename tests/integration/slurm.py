@@ -290,7 +290,12 @@ def mayfly(slurm: Slurm, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd="/",
-        env={**os.environ, "MAYFLY_HOME": home, "SLURM_CONF": str(slurm.conf)},
+        env={
+            **os.environ,
+            "MAYFLY_HOME": home,
+            "MAYFLY_HOST_SOCKET": str(slurm.host.socket),
+            "SLURM_CONF": str(slurm.conf),
+        },
         timeout=LIMIT_S,
     )
     assert done.returncode == 0, (words, done.stdout, done.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from tests.integration.faults import qemus_of
 from tests.integration.host import IMAGE, MARKS, host_of
-from tests.integration.slurm import TOOLS, UID, Slurm, home_with_policy, slurm_of
+from tests.integration.slurm import TOOLS, UID, Slurm, home_with_policy, mayfly, slurm_of
 from tests.integration.waiting import wait_until
 
 pytestmark = [
@@ -106,6 +107,14 @@ def begun(cluster: Slurm, script: str) -> str:
     number = cluster.submit(MEMORY, VM, script=script)
     wait_until(lambda: "ready" in _written(cluster, number), "the job", limit_s=60)
     return number
+
+
+def test_what_a_job_got_is_shown(cluster: Slurm) -> None:
+    number = begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
+    shown = json.loads(mayfly(cluster, "job", "show", number, "--json").stdout)
+    assert shown["systems"]["slurm"]["state"] == "RUNNING"
+    (machine,) = shown["machines"]
+    assert (machine["image"], machine["state"]) == (IMAGE, "running")
 
 
 def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:

@@ -26,6 +26,18 @@ LUA_SOURCE = Path(__file__).with_name("job_submit.lua")
 LUA_PLUGINS = ("lib*/slurm*", "lib/*/slurm*", "local/lib*/slurm*")
 """Beneath /usr: where Slurm's own plugins are."""
 PID_FILE = "/var/run/slurmctld.pid"
+_SHOWN = {
+    "state": "state",
+    "reason": "reason",
+    "queue": "partition",
+    "hosts": "nodelist",
+    "user": "username",
+    "restarts": "restartcnt",
+    "comment": "comment",
+    "note": "admin_comment",
+}
+"""What is shown of a job, and Slurm's name for it."""
+_FORMAT = ",".join(f"{name}:\x1f" for name in _SHOWN.values())
 COMPILE_LIMIT_S = 120.0
 ASK_LIMIT_S = 20.0
 
@@ -93,6 +105,24 @@ class Slurm:
             (f"--vm-{name}" + ("" if name in plain else f"={values}"), meaning)
             for name, (values, meaning) in OPTIONS.items()
         ]
+
+    def describe(self, job: str) -> dict[str, str]:
+        """Give what Slurm says of a job; nothing where it is not there, or knows none."""
+        try:
+            argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format"]
+            text = run([*argv, _FORMAT], timeout_s=ASK_LIMIT_S).text()
+        except Failed:
+            return {}
+        return described(text)
+
+
+def described(text: str) -> dict[str, str]:
+    """Read what squeue says of one job; of an array's, of the first."""
+    words = text.split("\n", maxsplit=1)[0].split("\x1f")
+    if len(words) < len(_SHOWN):
+        return {}
+    named = zip(_SHOWN, (word.strip() for word in words), strict=False)
+    return {name: word for name, word in named if word not in ("", "(null)")}
 
 
 SYSTEM = Slurm()

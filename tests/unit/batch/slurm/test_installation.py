@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mayfly.batch.slurm.installation import SOURCE, setting
+from mayfly.batch.slurm.installation import SOURCE, described, setting
 from mayfly.batch.slurm.programs import NAMES, main
 from mayfly.cli.batch import batch
 from mayfly.errors import Missing
@@ -148,6 +148,15 @@ def test_the_plugin_compiles_without_a_warning(tmp_path: Path) -> None:
         [*argv, "-o", str(tmp_path / "x.so"), str(SOURCE)], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_squeue_shows_of_a_job() -> None:
+    words = ["RUNNING", "None", "virt", "n1", "ada", "0", "(null)", "mayfly: machine of el9"]
+    text = "\x1f".join(words) + "\x1f\nPENDING\x1f\n"
+    shown = described(text)
+    assert (shown["state"], shown["note"]) == ("RUNNING", "mayfly: machine of el9")
+    assert "comment" not in shown
+    assert described("") == {}
 
 
 @pytest.mark.parametrize(
