@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -114,6 +115,19 @@ def test_a_standby_that_dies_is_replaced(host: Host) -> None:
 
 
 # --- what root tells it --------------------------------------------------------------------------
+
+
+def test_the_service_goes_before_machines(host: Host) -> None:
+    """And what it forks does not: neither a clone nor a standby."""
+    assert host.process is not None
+    niceness = functools.partial(os.getpriority, os.PRIO_PROCESS)
+    assert niceness(host.process.pid) == -10
+    script = "echo ready; read word"
+    jobs = [host.begin("--", "sh", "-c", script) for _ in range(2)]
+    pids = {one["pid"] for one in host.machines()}
+    assert len(pids) == 2
+    assert {niceness(pid) for pid in pids} == {0}
+    assert [job.end(b"\n")[0] for job in jobs] == [0, 0]
 
 
 def test_cooled_images_have_no_standbys_and_warmed_ones_have(host: Host) -> None:
