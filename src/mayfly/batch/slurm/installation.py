@@ -57,9 +57,10 @@ class Slurm:
             told = launcher(name, python=python, code=where.code, site=site, home=where.home)
             changes.append(Change(path=programs / name, content=told.encode(), mode=0o755))
         stack = Path(setting(text, "PlugStackConfig") or conf.with_name("plugstack.conf"))
-        line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"
-        changes.append(Change(path=stack, content=with_block(_text(stack), [line]).encode()))
         epilog, notes = _epilog(text, programs)
+        line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"
+        line += " epilog=yes" if epilog else ""
+        changes.append(Change(path=stack, content=with_block(_text(stack), [line]).encode()))
         lua, more = _lua(text)
         if lua is not None:
             changes.append(_submit_script(conf))

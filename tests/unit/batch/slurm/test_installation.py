@@ -58,7 +58,7 @@ def test_uninstalling_restores_every_file(site: Path) -> None:
     programs = site / "lib/programs"
     stack = (site / "slurm/plugstack.conf").read_text()
     policy = f"policy={site}/home/policy.toml"
-    assert f"required {programs}/mayfly_spank.so programs={programs} {policy}\n" in stack
+    assert f"required {programs}/mayfly_spank.so programs={programs} {policy} epilog=yes\n" in stack
     assert f"Epilog={programs}/epilog\n" in (site / "slurm/slurm.conf").read_text()
     checked = json.loads(mayfly(site, "check", "--json").output)
     wrong = [one["name"] for one in checked if not one["ok"] and one["needed"]]
