@@ -94,7 +94,6 @@ def _try_again(
     if elsewhere:
         # Not before: of a job that runs this cannot be changed.
         _update(job, f"excnodelist={environ.get('SLURMD_NODENAME', '')}")
-    signal.pause()
 
 
 def _is_wanted(job: str) -> bool:
