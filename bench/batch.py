@@ -19,7 +19,6 @@ from bench.setting import FULL, IMAGE, Setting
 from tests.integration.host import host_of
 from tests.integration.slurm import TOOLS, Slurm, slurm_of
 
-PORT = 17_700
 MEMORY = "--mem=640"
 VM = f"--vm-image={IMAGE}"
 JOB = "#!/bin/sh\nsleep 2\necho whole\n"
@@ -57,7 +56,7 @@ def _cluster(setting: Setting) -> Iterator[Slurm]:
         raise BenchError(f"no {', '.join(lacking)}: scripts/setup installs them")
     setting.warm()
     setting.say("starting a Slurm")
-    with host_of(setting.home, READY) as host, slurm_of(host, PORT) as cluster:
+    with host_of(setting.home, READY) as host, slurm_of(host) as cluster:
         host.refilled(4)
         yield cluster
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.faults import qemus_of
 from tests.integration.host import IMAGE, MARKS, host_of
-from tests.integration.slurm import TOOLS, UID, Slurm, home_with_policy, mayfly, slurm_of
+from tests.integration.slurm import TOOLS, Slurm, home_with_policy, mayfly, slurm_of
 from tests.integration.waiting import wait_until
 
 pytestmark = [
@@ -43,7 +43,7 @@ def slurm(warm_home: Path) -> Iterator[Slurm]:
     settings = f'requests = "registered"\n[[standby]]\nimage = "{IMAGE}"\nleast = 2\nmost = 2\n'
     with home_with_policy(warm_home) as home:
         (home / "policy.toml").write_text(POLICY)
-        with host_of(home, settings) as host, slurm_of(host, 17_600, cgroups=CGROUPS) as cluster:
+        with host_of(home, settings) as host, slurm_of(host, cgroups=CGROUPS) as cluster:
             host.refilled(2)
             yield cluster
 
@@ -74,7 +74,7 @@ def test_the_job_runs_in_a_machine(cluster: Slurm) -> None:
     assert done.returncode == 0, done.stderr
     name, uid, cwd, cpus = done.stdout.split()
     assert name != os.uname().nodename
-    assert (uid, cwd, cpus) == (str(UID), str(cluster.work), "1")
+    assert (uid, cwd, cpus) == (str(cluster.uid), str(cluster.work), "1")
     first = done.stderr.splitlines()[0]
     assert first.startswith(f"mayfly: machine of {IMAGE}, network none; working directory")
     assert first.endswith("(live)")
