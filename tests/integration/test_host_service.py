@@ -188,6 +188,15 @@ def test_a_machine_that_stays_ends_in_its_time(host: Host) -> None:
     assert host.said(f"machine {output.strip()} ended: its time is over")
 
 
+def test_logs_that_are_too_old_are_removed(host: Host) -> None:
+    old = host.state / "logs" / "abcdefgh"
+    old.mkdir()
+    (old / "console.log").write_text("long ago")
+    os.utime(old / "console.log", (0, 0))
+    host.restart(signal.SIGKILL)
+    wait_until(lambda: not old.exists(), "its end")
+
+
 # --- the memory of templates ---------------------------------------------------------------------
 
 

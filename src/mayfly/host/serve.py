@@ -26,6 +26,7 @@ from mayfly.host.door import close_door, listen, open_door
 from mayfly.host.expiry import end_expired
 from mayfly.host.limits import overhead_mib, shape_for
 from mayfly.host.logs import LogStore
+from mayfly.host.loop import Task
 from mayfly.host.metrics import Metrics, write_metrics
 from mayfly.host.permission import Gate
 from mayfly.host.rights import Rights
@@ -33,6 +34,7 @@ from mayfly.host.settings import HostSettings
 from mayfly.host.state import Hot, Service
 from mayfly.host.templates import Templates
 from mayfly.host.watching import end
+from mayfly.host.work import Channel, work
 from mayfly.images.catalogue import Catalogue
 from mayfly.model import State
 
@@ -45,6 +47,7 @@ METRICS_S = 15.0
 STOP_LIMIT_S = 10.0
 DESCRIPTORS = 1 << 16
 NICENESS = -10
+SWEEP_LIMIT_S = 600.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 log = logging.getLogger("mayfly.host")
@@ -201,9 +204,22 @@ def _tidy(service: Service) -> None:
         for hosted in service.table:
             if hosted.record.job == key:
                 end(service, hosted, "the time of its job is over")
-    service.logs.sweep(time.time(), living=service.table.machines.keys())
+    service.loop.spawn(_sweep_logs(service))
     _follow_qemu(service)
     service.loop.later(TIDY_S, lambda: _tidy(service))
+
+
+def _sweep_logs(service: Service) -> Task:
+    """Remove logs that are too old or too many; in a child, as there are those of thousands."""
+
+    def body(channel: Channel) -> None:
+        service.logs.sweep(time.time(), living=service.table.machines.keys())
+        channel.done({})
+
+    try:
+        yield from work(body, name="sweeping the logs", limit_s=SWEEP_LIMIT_S)
+    except MayflyError as error:
+        log.warning("%s", error.message)
 
 
 def _follow_qemu(service: Service) -> None:
