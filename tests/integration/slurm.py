@@ -256,7 +256,8 @@ def _is_free(port: int) -> bool:
 def free_ports() -> int:
     """Give the first of some ports that nobody listens on; another run looks elsewhere."""
     first = os.getpid() % len(PORTS)
-    for port in [*PORTS[first:], *PORTS[:first]]:
+    for at in range(len(PORTS)):
+        port = PORTS[(first + at) % len(PORTS)]
         if all(_is_free(number) for number in range(port, port + 1 + len(NODES))):
             return port
     raise AssertionError("no port is free")
