@@ -6,7 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ import pytest
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.container.kernel import kernel_kit
 from mayfly.images.mirror import host_mirror
+from mayfly.images.registry import Access, Registry, parse_reference
 from mayfly.model import Image
 from tests.conftest import BUILD_LIMIT_S, Cli
 from tests.integration import registries
+from tests.integration.cosigning import cosign, make_key
 from tests.unit.images.container import making
 from tests.unit.images.container.making import Entry, layer, symlink
 
@@ -165,6 +167,30 @@ def test_an_image_that_skopeo_pushed_to_a_registry_becomes_one(home: Path, tmp_p
     assert image.os == "tiny 1"
     assert image.source.startswith(f"{reference} (manifest sha256:")
     assert refused.returncode == 4
+
+
+def test_a_container_image_must_be_signed_where_the_site_has_a_key(
+    make_cli: Callable[..., Cli], home: Path, tmp_path: Path
+) -> None:
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    key = make_key(tmp_path / "key")
+    (tmp_path / "site/cache").mkdir(parents=True)
+    # The kernel that was fetched already.
+    (tmp_path / "site/cache/kernels").symlink_to(home / "cache/kernels")
+    site = make_cli(tmp_path / "site")
+    with registries.running(tmp_path / "registry") as running:
+        place = parse_reference(f"docker://{running.host}/lab/tiny:1")
+        words = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
+        source = [f"docker-archive:{file}", f"docker://{place}"]
+        subprocess.run([*words, *source], check=True, capture_output=True)
+        site("trust", "registry", f"{running.host}/lab", "--key", str(key.public), check=True)
+        wanted = ("image", "import", f"docker://{place}", "--name", "tiny", "--size", "1G")
+        refused = site(*wanted)
+        cosign(place, str(Registry(place, Access(logins=())).manifest().digest), key)
+        site(*wanted, check=True)
+    assert (refused.returncode, b"rule 'unsigned'" in refused.stderr) == (8, True)
+    shown = site("trust", "show", "tiny", check=True).stdout.decode()
+    assert f"trusted: registry key '{running.host.replace(':', '-')}-lab'" in shown
 
 
 def test_a_kill_in_the_middle_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:

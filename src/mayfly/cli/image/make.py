@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
-from mayfly.cli.image.pull import access_of, import_url, is_url
+from mayfly.cli.image.pull import access_of, book_of, import_url, is_url
 from mayfly.images.build import build
 from mayfly.images.container.convert import Wish
 from mayfly.images.farm.blueprint import Blueprint
@@ -146,6 +146,11 @@ def import_file(
         raise click.UsageError("--sha512 is for a URL")
     else:
         paths, settings = load()
-        ways = Ways(cache=paths.cache, access=access_of(settings), terms=Terms(watch=steps.watch))
+        ways = Ways(
+            cache=paths.cache,
+            access=access_of(settings),
+            terms=Terms(watch=steps.watch),
+            book=book_of(paths),
+        )
         made = import_source(source, wish, own_catalogue(), ways, report=steps)
     steps.done(made, "imported")

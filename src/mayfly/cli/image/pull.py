@@ -13,6 +13,8 @@ from mayfly.config import Paths, Settings
 from mayfly.errors import Untrusted
 from mayfly.images.chunks.assemble import chunk_downloads
 from mayfly.images.chunks.pulling import Chunking, find_index, pull_chunks
+from mayfly.images.cosign.book import SignatureBook
+from mayfly.images.cosign.keys import Signed
 from mayfly.images.keeping import make_room
 from mayfly.images.lists.authorities import Anchors
 from mayfly.images.lists.following import follower_for, trust_settings
@@ -72,9 +74,11 @@ def pull_image(
     steps = Steps(name or what)
     digest = parse_sha512(sha512) if sha512 else None
     chunking: Chunking | None = None
+    signed: Signed | None = None
     _check_options(what, digest, place)
     if what.startswith(SCHEME):
         registry = Registry(parse_reference(what), access_of(settings))
+        signed = book_of(paths).check(registry)
         pull = of_registry(registry, name=name or "", digest=digest)
     elif is_url(what):
         pull = of_url(what, name=name or "", digest=digest, most_bytes=parse_size(limit))
@@ -86,6 +90,7 @@ def pull_image(
         chunking = None if whole else chunking_for(paths, settings, steps, offer)
     pull = _named(pull, os_name)
     made = _pull(puller_for(paths, settings, steps, force=force), pull, chunking)
+    book_of(paths).note(made, signed)
     steps.done(made, "pulled")
     follower_for(settings, paths.trust, own_catalogue()).announce(datetime.now(UTC))
 
@@ -182,6 +187,12 @@ def puller_for(paths: Paths, settings: Settings, steps: Steps, *, force: bool) -
         report=steps,
         force=force,
     )
+
+
+def book_of(paths: Paths) -> SignatureBook:
+    """Give which images of registries must be signed for the calling user."""
+    places = dict.fromkeys((paths.trust, paths.site_trust))
+    return SignatureBook(stores=[TrustStore(directory=each) for each in places])
 
 
 def access_of(settings: Settings) -> Access:
