@@ -101,6 +101,9 @@ def test_a_container_of_one_program_runs_as_a_machine(tiny: Cli) -> None:
     assert any("kernel 6." in step for step in image.derived)
     words = json.loads((image.disk.parent / "container.json").read_text())
     assert words["entrypoint"] == ["/bin/false"]
+    shown = tiny("image", "show", "tiny", check=True).stdout.decode().splitlines()
+    assert "container_entrypoint: /bin/false" in shown
+    assert "container_env:   PATH=/bin:/opt/x, GREETING=good day" in shown
 
 
 def test_its_variables_are_there_and_who_runs_it_is_not_its_say(tiny: Cli) -> None:

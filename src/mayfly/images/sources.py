@@ -80,7 +80,7 @@ def import_source(
             wish.name,
             catalogue,
             os_name=wish.os or "unknown",
-            force=wish.force,
+            existing=wish.existing,
             report=report,
         )
     with about(source):
