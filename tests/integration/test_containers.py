@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -194,6 +195,29 @@ def test_a_container_image_must_be_signed_where_the_site_has_a_key(
     assert (refused.returncode, b"rule 'unsigned'" in refused.stderr) == (8, True)
     shown = site("trust", "show", "tiny", check=True).stdout.decode()
     assert f"trusted: registry key '{running.host.replace(':', '-')}-lab'" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_disk_that_is_full_while_the_files_are_written_is_told(
+    make_cli: Callable[..., Cli],
+    home: Path,
+    tmp_path: Path,
+    small_disk: Callable[[Path, str], None],
+) -> None:
+    """The kernel's modules alone do not fit, which nobody can know before they are unpacked."""
+    small = tmp_path / "small"
+    small_disk(small, "size=60m,mode=755")
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    cli = make_cli(home, TMPDIR=str(small))
+    words = ("--name", "no-room", "--size", "1G")
+    done = cli("image", "import", f"docker-archive:{file}", *words)
+    assert done.returncode == 7, done.stderr
+    assert b"No space left on device" in done.stderr
+    assert b"TMPDIR moves the work" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert list(small.iterdir()) == []
+    assert list((home / "state/images/.work").iterdir()) == []
+    assert "no-room" not in cli("image", "list", check=True).stdout.decode()
 
 
 def test_a_kill_in_the_middle_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
