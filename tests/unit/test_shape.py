@@ -34,8 +34,11 @@ ROOMS = {
     "images": Room(imports=TRUNK),
     "policy": Room(imports=TRUNK),
     "host": Room(imports=TRUNK | {"engine", "images", "policy"}),
+    "batch": Room(imports=TRUNK | {"engine", "images", "policy", "host"}),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
-    "cli": Room(imports=TRUNK | {"wiring", "engine", "images", "policy", "host"}, foreign=CLICK),
+    "cli": Room(
+        imports=TRUNK | {"wiring", "engine", "images", "policy", "host", "batch"}, foreign=CLICK
+    ),
     "__main__": Room(imports=frozenset({"cli"})),
 }
 """Which part may import which: a drawing of it is in ARCHITECTURE.md."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "trust": ("mayfly.cli.trust", "trust", "Say whose images this site believes."),
     "policy": ("mayfly.cli.policy", "policy", "Show and explain who may run what."),
     "host": ("mayfly.cli.host", "host", "Run and ask the host service."),
+    "batch": ("mayfly.cli.batch", "batch", "Let jobs of a batch system run in machines."),
     "template": ("mayfly.cli.template", "template", "Make and remove templates by hand."),
     "doctor": ("mayfly.cli.doctor", "doctor", "Say what this host can do and what is missing."),
 }

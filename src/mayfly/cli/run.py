@@ -18,6 +18,7 @@ from mayfly.engine.caller import (
     job_environment,
     umask_of_caller,
 )
+from mayfly.engine.directories import find_directory, not_copied, parse_share
 from mayfly.engine.jobs import Job, Steps, failed_outcome, guest_directory
 from mayfly.engine.session.job import JobRequest, Workdir
 from mayfly.errors import RUN_FAILED, Invalid, MayflyError, refusal
@@ -33,9 +34,6 @@ from mayfly.model import (
     Who,
 )
 from mayfly.units import MIB, parse_duration, parse_size, round_memory, show_duration
-
-NOT_COPIED = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
-"""Top directories of which nothing is copied over a guest's own unless it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,25 +270,6 @@ def _disk(text: str | None) -> int | None:
     return -(-size // MIB)
 
 
-def parse_share(text: str) -> ShareDir:
-    """Read ``DIR`` or ``DIR:ro``; raises ``Invalid`` when it is no directory."""
-    name, read_only = (text[:-3], True) if text.endswith(":ro") else (text, False)
-    path = _directory("--share", name)
-    if path == Path("/"):
-        raise Invalid("--share /: the whole file system cannot be shared", hint="name a directory")
-    return ShareDir(path=path, read_only=read_only)
-
-
-def _directory(option: str, text: str) -> Path:
-    try:
-        path = Path(text).expanduser().resolve()
-        if text and path.is_dir():
-            return path
-    except (OSError, RuntimeError):
-        pass  # A name that is too long, links in a circle, a user that there is not.
-    raise Invalid(f"{option} {text}: there is no such directory")
-
-
 def _request(
     options: Options,
     settings: Settings,
@@ -329,7 +308,7 @@ def _workdir(
             raise Invalid("--workdir and --no-workdir exclude each other")
         return None
     asked = options.workdir is not None
-    path = _directory("--workdir", "." if options.workdir is None else options.workdir)
+    path = find_directory("--workdir", "." if options.workdir is None else options.workdir)
     if any(path == share.path or share.path in path.parents for share in shares):
         return None
     why = not_copied(path, account)
@@ -347,19 +326,6 @@ def _workdir(
         limit_bytes=settings.workdir_limit_mib * MIB if limit is None else limit,
         limit_files=settings.workdir_files,
     )
-
-
-def not_copied(path: Path, account: Account) -> str:
-    """Say why a directory is not copied without being asked for; "" when it is."""
-    if path == Path("/"):
-        return "the whole file system"
-    if path in (Path(account.home), Path(account.home).resolve()):
-        return "the whole home directory"
-    if path.parts[1] in NOT_COPIED:
-        return "a system directory"
-    if path in (Path("/tmp"), Path("/var/tmp"), Path("/var"), Path("/home")):  # noqa: S108
-        return "a directory of many users"
-    return ""
 
 
 def _tell(options: Options, outcome: Outcome, steps: Steps) -> None:

@@ -43,6 +43,8 @@ class Steps:
     """The image that it is made of, as ``NAME@sha512:DIGEST``."""
     service_ms: float | None = None
     """What the host service itself took of the claim, when there was one."""
+    error: MayflyError | None = None
+    """What ended it before the job began, where an error did."""
     marks: list[tuple[str, float]] = field(default_factory=lambda: [("begin", time.monotonic())])
 
     def mark(self, name: str) -> None:
@@ -52,6 +54,7 @@ class Steps:
 
 def failed_outcome(error: MayflyError, steps: Steps) -> Outcome:
     """Give the outcome of a run that Mayfly, or the site's lack of room, ended."""
+    steps.error = error
     return Outcome(
         phase=steps.phase,
         who=Who.SITE if isinstance(error, Quota) else Who.MAYFLY,

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mayfly.engine.probe import probe_qemu
 from mayfly.errors import Invalid, MayflyError, Missing, Quota
 from mayfly.host.caller import Caller
 from mayfly.host.limits import shape_for
+from mayfly.host.registration import parts_of, settle
 from mayfly.host.rights import parse_right
 from mayfly.host.settings import Standby
 from mayfly.host.state import Hot, Service, host_memory_mib
@@ -198,15 +200,25 @@ def register(service: Service, caller: Caller, message: Message) -> None:
     values = message.get("right")
     if not isinstance(values, dict):
         raise Invalid("the request's 'right' must be an object")
-    service.rights.register(parse_right(values, created_at=time.time()))
-    caller.ok()
+    right = parse_right(values, created_at=time.time())
+    asked = message.get("asked")
+    if asked is None:
+        service.rights.register(right)
+        caller.ok()
+        return
+    found = settle(service, right, asked)
+    if found.image:
+        service.rights.register(replace(right, image=found.image))
+    caller.ok({**asdict(found), "network": found.network.value})
 
 
 def unregister(service: Service, caller: Caller, message: Message) -> None:
-    """Take a job's right back, and end its machines."""
+    """Take a job's right back, and end its machines; ``CLUSTER/JOB/*``: of all its parts."""
     key = text_of(message, "job")
-    service.rights.unregister(key)
+    keys = parts_of(service, key) if key.endswith("/*") else {key}
+    for each in keys:
+        service.rights.unregister(each)
     for hosted in service.table:
-        if hosted.record.job == key:
+        if hosted.record.job in keys:
             end(service, hosted, "its job has ended")
     caller.ok()

@@ -37,7 +37,10 @@ def permitted(
         machines=_machines_of(service, caller.uid),
     )
     now = datetime.now(UTC)
-    permit = service.gate.permit(person_of(account), asked, service.catalogue, now)
+    right = service.rights.find(wish.job)
+    queue = right.queue if right is not None and right.uid == caller.uid else ""
+    person = replace(person_of(account), queue=queue)
+    permit = service.gate.permit(person, asked, service.catalogue, now)
     for note in permit.notes:
         caller.tell({"type": "note", "text": note[:4000]})
     return (

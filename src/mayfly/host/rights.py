@@ -59,6 +59,8 @@ class Right:
     """Where its QEMU belongs, from the top of the cgroup tree; empty: nowhere."""
     machines: int = 1
     """Machines at once."""
+    queue: str = ""
+    """Of the batch system: the site's policy may speak of it."""
     scratch_mib: int = 0
     """Disk that the job was granted; 0: not said."""
     machine_features: Mapping[str, str] = field(default_factory=lambda: _NONE)
@@ -109,6 +111,7 @@ def parse_right(values: Mapping[str, Any], *, created_at: float) -> Right:
         image=_text(values, "image"),
         cgroup=_cgroup(values),
         machines=_whole(values, "machines", 1, 1000, default=1),
+        queue=_text(values, "queue"),
         scratch_mib=_whole(values, "scratch_mib", 0, 1 << 40, default=0),
         machine_features=_features(values, "machine_features"),
         job_features=_features(values, "job_features"),

@@ -16,11 +16,10 @@ from mayfly.cli.run import (
     Options,
     _spec,
     _workdir,
-    not_copied,
-    parse_share,
     run,
 )
 from mayfly.config import Settings
+from mayfly.engine.directories import not_copied, parse_share
 from mayfly.engine.jobs import guest_directory
 from mayfly.engine.session.job import Workdir
 from mayfly.errors import Invalid

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from mayfly.engine.session.job import BY_SIGNAL
 from mayfly.engine.session.notes import printable
 from mayfly.engine.session.signals import parse_name
 from mayfly.guest.framing import (
@@ -188,7 +189,7 @@ def _exit_status(message: dict[str, Any]) -> tuple[int, str]:
     number = parse_name(name) if isinstance(name, str) else None
     if number is None or code is not None:
         raise FrameError("'exit' with neither a status nor a signal")
-    return 128 + number, f"the job was ended by signal {printable(name, 20)}"
+    return 128 + number, f"{BY_SIGNAL}{printable(name, 20)}"
 
 
 def _number(message: dict[str, Any], key: str, least: int, most: int) -> int:

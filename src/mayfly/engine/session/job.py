@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mayfly.errors import Invalid
 from mayfly.guest.framing import FrameError, pack_message
-from mayfly.model import Who
+from mayfly.model import Outcome, Who
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,16 @@ class JobResult:
     who: Who
     reason: str
     warnings: tuple[str, ...]
+
+
+BY_SIGNAL = "the job was ended by signal "
+"""What the reason of a job that was ended by a signal begins with."""
+
+
+def signal_of(result: JobResult | Outcome) -> int:
+    """Give the signal that ended a job, 0 when it ended by itself or was ended by us."""
+    by_signal = result.phase == "done" and result.reason.startswith(BY_SIGNAL)
+    return result.code - 128 if by_signal and result.code > 128 else 0
 
 
 def pack_start(request: JobRequest, size: tuple[int, int] | None) -> bytes:

@@ -1,0 +1,1 @@
+"""Slurm: the plugin, and the programs that it and the epilog call."""

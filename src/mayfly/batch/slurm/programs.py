@@ -1,0 +1,154 @@
+"""The programs that Slurm calls: each is one of these, with what the installation wrote into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mayfly.batch.job import Fault, Ticket, refused, write_ticket
+from mayfly.batch.registration import register as register_job
+from mayfly.batch.registration import unregister
+from mayfly.batch.settings import BatchSettings, load_batch_settings
+from mayfly.batch.slurm.task import ask_slurm, find_cgroup, job_of, number, split_words
+from mayfly.batch.wish import parse_wish
+from mayfly.errors import Failed, MayflyError
+
+NAMES = ("register", "release", "epilog", "submit", "starter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the installation wrote into each program."""
+
+    cluster: str
+    config: Path
+    """``batch.toml``; it need not be there."""
+
+    def settings(self) -> BatchSettings:
+        """Read the settings; raises ``Invalid``."""
+        return load_batch_settings(self.config) if self.config.exists() else BatchSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a program."""
+
+    site: Site
+    words: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+def main(name: str, *, cluster: str, config: str, home: str = "") -> None:
+    """Run one of the programs; ``home``: as ``MAYFLY_HOME``, where images and policy are."""
+    if home:
+        os.environ["MAYFLY_HOME"] = home
+    site = Site(cluster=cluster, config=Path(config))
+    call = Call(site=site, words=tuple(sys.argv[1:]), environ=os.environ)
+    sys.exit(_PROGRAMS[name](call))
+
+
+def register(call: Call) -> int:
+    """Root's, for each task: print whether it gets a machine, and its ticket."""
+    facts, options = split_words(call.words)
+    ticket = ticket_of(call.site, facts, options)
+    machine = bool(ticket.image) or ticket.fault is not None
+    print("machine" if machine else "bare")
+    print(write_ticket(ticket))
+    return 0
+
+
+def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) -> Ticket:
+    """Register a task and give its ticket; never raises a ``MayflyError``."""
+    try:
+        plain = job_of(facts, site.cluster)
+    except MayflyError as error:
+        return Ticket(system="slurm", job="", key="", fault=Fault.MAYFLY, reason=error.message)
+    try:
+        wish = parse_wish(options)
+        known = ask_slurm(number(facts, "job"))
+        cgroup = find_cgroup(number(facts, "job"), facts.get("node", ""))
+        return register_job(job_of(facts, site.cluster, known, cgroup), wish, site.settings())
+    except MayflyError as error:
+        return refused(plain, error)
+
+
+def release(call: Call) -> int:
+    """Root's, when a task has ended: take its right back."""
+    facts, _ = split_words(call.words)
+    return _unregister(job_of(facts, call.site.cluster).key, call.site)
+
+
+def epilog(call: Call) -> int:
+    """Root's, when a job has ended on this host: whatever happened, nothing of it stays.
+
+    Always succeeds: Slurm would take a host whose epilog fails out of service.
+    """
+    job = call.environ.get("SLURM_JOB_ID", "")
+    if job.isascii() and job.isdigit():
+        _unregister(f"{call.site.cluster}/{job}/*", call.site)
+    return 0
+
+
+def _unregister(key: str, site: Site) -> int:
+    try:
+        unregister(key, site.settings())
+    except MayflyError as error:
+        print(f"mayfly: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def submit(call: Call) -> int:
+    """The user's, at submission: refuse what cannot be had, or list what can."""
+    from mayfly.batch.slurm.submission import check, images  # noqa: PLC0415 - not for each task
+
+    facts, options = split_words(call.words)
+    try:
+        if options.get("image") == "list":
+            print("\n".join(images()))
+        else:
+            check(options, facts.get("program", ""), call.site.settings())
+    except MayflyError as error:
+        print(f"mayfly: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def starter(call: Call) -> int:
+    """The user's, in the place of the job's own program."""
+    from mayfly.batch.slurm.starting import start_task  # noqa: PLC0415 - not for the others
+
+    try:
+        settings = call.site.settings()
+    except MayflyError as error:
+        raise SystemExit(f"mayfly: {error.message}") from error
+    return start_task(call.words, call.environ, settings)
+
+
+_PROGRAMS: Mapping[str, Callable[[Call], int]] = {
+    "register": register,
+    "release": release,
+    "epilog": epilog,
+    "submit": submit,
+    "starter": starter,
+}
+
+
+def launcher(name: str, *, python: str, code: Path, site: Site, home: str) -> str:
+    """Give the text of the file that Slurm executes for one of the programs."""
+    if name not in _PROGRAMS:
+        raise Failed(f"there is no program '{name}'")
+    words = f"cluster={site.cluster!r}, config={str(site.config)!r}, home={home!r}"
+    return (
+        f"#!{python} -IS\n"
+        "# Written by 'mayfly batch install slurm'.\n"
+        "import sys\n\n"
+        f"sys.path.insert(0, {str(code)!r})\n"
+        "from mayfly.batch.slurm.programs import main  # noqa: E402\n\n"
+        f"main({name!r}, {words})\n"
+    )

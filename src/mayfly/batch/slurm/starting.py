@@ -1,0 +1,120 @@
+"""The starter: runs a task's program in its machine, and ends as that does."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mayfly.batch.job import TICKET_VARIABLE, Fault, Ticket, read_ticket
+from mayfly.batch.settings import BatchSettings
+from mayfly.batch.starter import Ended, Payload, outcome_lines, start
+from mayfly.command import run
+from mayfly.engine.session.job import signal_of
+from mayfly.errors import Failed, MayflyError
+
+ARGV0 = "MAYFLY_ARGV0"
+SCRIPT = "slurm_script"
+"""What slurmd calls the script of a batch job, in a directory of its own."""
+COMMENT_LONGEST = 200
+CONTROL_LIMIT_S = 30.0
+
+
+def say(text: str) -> None:
+    """Tell the job's user something."""
+    for line in text.split("\n"):
+        print(f"mayfly: {line}", file=sys.stderr, flush=True)
+
+
+def start_task(words: Sequence[str], environ: Mapping[str, str], settings: BatchSettings) -> int:
+    """Run the task; gives the exit status, or ends by the signal that ended it."""
+    # Should the service be restarted meanwhile, it is asked again there.
+    os.environ["MAYFLY_HOST_SOCKET"] = str(settings.socket)
+    argv0 = environ.get(ARGV0, "")
+    try:
+        ticket = read_ticket(environ.get(TICKET_VARIABLE, ""))
+    except MayflyError as error:
+        ticket = Ticket(
+            system="slurm",
+            job=environ.get("SLURM_JOB_ID", ""),
+            key=f"-/{environ.get('SLURM_JOB_ID', '')}/batch",
+            restart=_restarts(environ),
+            fault=Fault.MAYFLY,
+            reason=error.message,
+            hint=error.hint,
+        )
+    ended = start(ticket, payload_of(argv0, words, environ), settings, say)
+    for line in outcome_lines(ended):
+        say(line)
+    if ended.fault in (Fault.MAYFLY, Fault.SITE):
+        _try_again(ticket, ended, environ, settings)
+    if number := signal_of(ended.outcome):
+        _end_by(number)
+    return ended.outcome.code
+
+
+def _restarts(environ: Mapping[str, str]) -> int:
+    text = environ.get("SLURM_RESTART_COUNT", "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+
+
+def payload_of(argv0: str, words: Sequence[str], environ: Mapping[str, str]) -> Payload:
+    """Give what Slurm would have run."""
+    script = Path(argv0) if Path(argv0).name == SCRIPT and os.path.isfile(argv0) else None
+    return Payload(argv=(argv0, *words), script=script, environ=environ, tty=None)
+
+
+def _try_again(
+    ticket: Ticket, ended: Ended, environ: Mapping[str, str], settings: BatchSettings
+) -> None:
+    """Give a batch job back to Slurm, to be begun again on another host where there is one."""
+    if "batch" not in ticket.key.rpartition("/")[2]:
+        say("the step is not begun again: its user decides")
+        return
+    if ticket.restart >= settings.tries:
+        say(f"the job was begun again {ticket.restart} times: that is enough")
+        return
+    # Slurm ends this step as soon as it has taken the job back; what follows must be said before.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    reason = f"mayfly: {ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
+    job = ticket.job
+    try:
+        run(["scontrol", "requeue", job], timeout_s=CONTROL_LIMIT_S)
+    except Failed as error:
+        say(f"the job cannot be begun again: {error.message}")
+        return
+    node = environ.get("SLURMD_NODENAME", "")
+    for change in (f"comment={reason}", f"excnodelist={node}" if _others(environ) else ""):
+        if change:
+            _update(job, change)
+    signal.pause()
+
+
+def _others(environ: Mapping[str, str]) -> bool:
+    """Tell whether the job could run on another host than this one."""
+    queue = environ.get("SLURM_JOB_PARTITION", "")
+    argv = ["sinfo", "--noheader", "--responding", "--format=%n", f"--partition={queue}"]
+    try:
+        names = set(run(argv, timeout_s=CONTROL_LIMIT_S).text().split())
+    except Failed:
+        return False
+    return len(names) > 1
+
+
+def _update(job: str, change: str) -> None:
+    try:
+        run(["scontrol", "update", f"jobid={job}", change], timeout_s=CONTROL_LIMIT_S)
+    except Failed as error:
+        say(error.message)
+
+
+def _end_by(number: int) -> None:
+    """End as the job did; the core of this process is of no interest."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)

@@ -1,0 +1,125 @@
+"""A task of Slurm as the plugin tells of it, made a job of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mayfly.batch.job import BatchJob
+from mayfly.command import run
+from mayfly.errors import Failed, Invalid, MayflyError, Unavailable
+from mayfly.host.rights import CGROUPS
+
+BATCH_STEP, INTERACTIVE_STEP = 0xFFFFFFFB, 0xFFFFFFFA
+_STEPS = {BATCH_STEP: "batch", INTERACTIVE_STEP: "interactive"}
+UNTOLD_MEMORY_MIB = 640
+"""For a job whose memory Slurm does not count."""
+ASK_LIMIT_S = 30.0
+_TIME = re.compile(r"(?:(\d{1,4})-)?(?:(\d{1,2}):)?(\d{1,3}):(\d{2})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What Slurm's controller says of a job: its user cannot change that."""
+
+    queue: str
+    wall_s: float
+
+
+NOTHING = Known(queue="", wall_s=0.0)
+
+
+def split_words(words: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the facts and the options of a call, ``NAME=VALUE`` and ``vm-NAME=VALUE``."""
+    facts: dict[str, str] = {}
+    options: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise Invalid(f"{word[:100]!r} is not NAME=VALUE")
+        if name.startswith("vm-"):
+            options[name[3:]] = value
+        else:
+            facts[name] = value
+    return facts, options
+
+
+def number(facts: Mapping[str, str], name: str) -> int:
+    """Give a number that the plugin told; raises ``Failed``."""
+    text = facts.get(name, "")
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise Failed(f"Slurm's plugin told no good '{name}': {text[:40]!r}")
+    return int(text)
+
+
+def step_of(facts: Mapping[str, str]) -> str:
+    """Name the part of the job: step, task on this node, and which try of the job it is."""
+    step = number(facts, "step")
+    name = _STEPS.get(step, str(step))
+    return f"{name}.{number(facts, 'task')}.{number(facts, 'restart')}"
+
+
+def job_of(
+    facts: Mapping[str, str], cluster: str, known: Known = NOTHING, cgroup: str = ""
+) -> BatchJob:
+    """Make the job that a task is; the tasks of a step share what it was given on this node."""
+    tasks = max(1, number(facts, "tasks"))
+    memory = number(facts, "memory_mib")
+    per_task = number(facts, "cpus_per_task") if step_of(facts)[0].isdigit() else 0
+    array = number(facts, "array")
+    return BatchJob(
+        system="slurm",
+        cluster=cluster,
+        job=str(number(facts, "job")),
+        step=step_of(facts),
+        task=str(number(facts, "element")) if array else "",
+        restart=number(facts, "restart"),
+        uid=number(facts, "uid"),
+        cpus=per_task or max(1, number(facts, "cpus") // tasks),
+        memory_mib=memory // tasks if memory else UNTOLD_MEMORY_MIB,
+        wall_s=known.wall_s,
+        queue=known.queue,
+        cgroup=cgroup,
+    )
+
+
+def ask_slurm(job: int) -> Known:
+    """Ask the controller about a job; raises ``Unavailable``."""
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format"]
+    argv.append("partition:|,timelimit:|")
+    try:
+        text = run(argv, timeout_s=ASK_LIMIT_S).text()
+    except MayflyError as error:
+        raise Unavailable(f"Slurm's controller does not tell of job {job}: {error}") from error
+    return parse_known(text)
+
+
+def parse_known(text: str) -> Known:
+    """Read what squeue says of one job."""
+    fields = text.strip().split("\n")[0].split("|")
+    if len(fields) < 2 or not fields[0].strip():
+        raise Unavailable(f"Slurm's controller knows no such job: {text[:100]!r}")
+    return Known(queue=fields[0].strip(), wall_s=parse_time(fields[1]))
+
+
+def parse_time(text: str) -> float:
+    """Read ``2-03:04:05``, ``10:00``; what is no time (UNLIMITED) is 0."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return 0.0
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def find_cgroup(job: int, node: str, *, top: Path = CGROUPS) -> str:
+    """Give the cgroup of a job's outer step, from the top of the tree; "" where there is none."""
+    tree = top if (top / "cgroup.controllers").exists() else top / "memory"
+    trees = [tree, *sorted(top.glob("freezer"))]
+    for each in trees:
+        for name in (f"slurm_{node}", "slurm", "system.slice/slurmstepd.scope"):
+            for pattern in (f"uid_*/job_{job}/step_extern", f"job_{job}/step_extern"):
+                for place in (each / name).glob(pattern):
+                    return f"/{place.relative_to(each)}"
+    return ""

@@ -1,0 +1,218 @@
+"""Jobs of a real Slurm in machines of their own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.faults import qemus_of
+from tests.integration.host import IMAGE, MARKS, host_of
+from tests.integration.slurm import TOOLS, UID, Slurm, home_with_policy, slurm_of
+from tests.integration.waiting import wait_until
+
+pytestmark = [
+    *MARKS,
+    pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason="Slurm is not installed"),
+]
+
+VM = f"--vm-image={IMAGE}"
+MEMORY = "--mem=640"
+POLICY = f"""\
+[policy]
+endorsed = "optional"
+[[policy.allow]]
+who = ["*"]
+images = ["{IMAGE}"]
+[[policy.default]]
+who = ["queue:virt"]
+image = "{IMAGE}"
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(warm_home: Path) -> Iterator[Slurm]:
+    """A cluster whose hosts give machines to jobs only; queue virt has an image of its own."""
+    settings = f'requests = "registered"\n[[standby]]\nimage = "{IMAGE}"\nleast = 2\nmost = 2\n'
+    with home_with_policy(warm_home) as home:
+        (home / "policy.toml").write_text(POLICY)
+        with host_of(home, settings) as host, slurm_of(host, 17_600) as cluster:
+            host.refilled(2)
+            yield cluster
+
+
+@pytest.fixture
+def cluster(slurm: Slurm) -> Iterator[Slurm]:
+    """That cluster; nothing of a test's jobs is there before or after."""
+    yield slurm
+    slurm.set(live=[str(slurm.home)])
+    slurm.clean()
+
+
+def nothing_left(slurm: Slurm) -> bool:
+    """Tell whether no job has a machine or a right."""
+    rights = list((slurm.host.state / "rights").iterdir())
+    return slurm.host.machines() == [] and rights == []
+
+
+def plain(text: str) -> str:
+    """Give what a job wrote, without what we said."""
+    return "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith("mayfly: ")
+    )
+
+
+def test_the_job_runs_in_a_machine(cluster: Slurm) -> None:
+    done = cluster.user("srun", MEMORY, VM, "sh", "-c", "hostname; id -u; pwd; nproc")
+    assert done.returncode == 0, done.stderr
+    name, uid, cwd, cpus = done.stdout.split()
+    assert name != os.uname().nodename
+    assert (uid, cwd, cpus) == (str(UID), str(cluster.work), "1")
+    first = done.stderr.splitlines()[0]
+    assert first.startswith(f"mayfly: machine of {IMAGE}, network none; working directory")
+    assert first.endswith("(live)")
+    wait_until(lambda: nothing_left(cluster), "the right to be taken back")
+
+
+def test_a_batch_script_of_any_words_is_itself(cluster: Slurm) -> None:
+    script = "#!/bin/bash\nprintf '%s|' \"$@\" \"$A\" 'it''s' \"\\$x\"\necho\nexit 5\n"
+    number = cluster.submit(MEMORY, VM, "--export=ALL,A=b c", script=script)
+    assert cluster.ended(number)["ExitCode"] == "5:0"
+    assert plain(cluster.output(number)) == "b c|its|$x|\n"
+
+
+def test_standard_streams_and_exit_status_are_the_jobs(cluster: Slurm) -> None:
+    done = cluster.user("srun", MEMORY, VM, "sh", "-c", "cat; echo e >&2; exit 7", stdin="a\nb\n")
+    assert (done.returncode, done.stdout) == (7, "a\nb\n")
+    assert "\ne\n" in done.stderr
+
+
+def test_a_signal_that_ends_the_job_is_its_end(cluster: Slurm) -> None:
+    number = cluster.submit(MEMORY, VM, script="#!/bin/sh\nkill -USR1 $$\n")
+    assert cluster.ended(number)["ExitCode"] == f"0:{int(signal.SIGUSR1)}"
+
+
+def test_scancel_ends_the_job_and_its_machine(cluster: Slurm) -> None:
+    script = "#!/bin/sh\ntrap 'echo told; exit' TERM\necho ready\nwhile :; do sleep 1; done\n"
+    number = cluster.submit(MEMORY, VM, script=script)
+    wait_until(lambda: "ready" in _written(cluster, number), "the job", limit_s=60)
+    # Without --full only the steps are told: for a script, that is the way to hear of it.
+    cluster.run("scancel", "--batch", "--signal=TERM", number)
+    cluster.ended(number)
+    assert "told" in cluster.output(number)
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+
+
+def _written(cluster: Slurm, number: str) -> str:
+    try:
+        return cluster.output(number)
+    except OSError:
+        return ""
+
+
+def test_a_job_that_is_killed_leaves_no_qemu(cluster: Slurm) -> None:
+    number = cluster.submit(MEMORY, VM, script="#!/bin/sh\necho ready\nexec sleep 600\n")
+    wait_until(lambda: "ready" in _written(cluster, number), "the job", limit_s=60)
+    (machine,) = cluster.host.machines()
+    assert machine["job"].startswith(f"lab/{number}/batch.0.")
+    cluster.run("scancel", "--signal=KILL", "--full", number)
+    cluster.ended(number)
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+    assert machine["pid"] not in qemus_of(cluster.host.top)
+
+
+def test_each_task_of_an_array_has_its_machine(cluster: Slurm) -> None:
+    words = [MEMORY, VM, "--array=1-2", "--output=out-%a"]
+    number = cluster.submit(*words, script="#!/bin/sh\necho $SLURM_ARRAY_TASK_ID; hostname\n")
+    wait_until(lambda: cluster.run("squeue", "-h").stdout == "", "the array", limit_s=60)
+    outputs = [plain((cluster.work / f"out-{task}").read_text()).split() for task in (1, 2)]
+    assert [task for task, _ in outputs] == ["1", "2"], number
+    assert outputs[0][1] != outputs[1][1]
+
+
+def test_a_terminal_is_one(cluster: Slurm) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cluster.work)
+        argv = cluster.argv("srun", "--pty", MEMORY, VM, "sh", "-c", "tty; hostname")
+        os.execvpe(argv[0], argv, cluster.environment())
+    said = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            said += piece
+    except OSError:
+        pass  # it hangs up when the job has ended
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+    assert b"/dev/pts/" in said
+    assert b"not a tty" not in said
+
+
+def test_without_the_option_nothing_is_different(cluster: Slurm) -> None:
+    done = cluster.user("srun", MEMORY, "hostname")
+    assert (done.stdout.strip(), done.stderr) == (os.uname().nodename, "")
+
+
+def test_a_queue_has_its_image_and_one_may_do_without(cluster: Slurm) -> None:
+    done = cluster.user("srun", MEMORY, "--partition=virt", "hostname")
+    assert done.stdout.startswith("mayfly-"), done.stderr
+    done = cluster.user("srun", MEMORY, "--partition=virt", "--vm-image=none", "hostname")
+    assert done.stdout.strip() == os.uname().nodename
+
+
+@pytest.mark.parametrize("command", ["srun", "sbatch"])
+def test_what_cannot_be_had_is_refused_in_the_terminal(cluster: Slurm, command: str) -> None:
+    words = ["true"] if command == "srun" else ["--wrap=true"]
+    done = cluster.user(command, MEMORY, "--vm-image=el7", *words)
+    assert done.returncode != 0
+    assert "mayfly: there is no image 'el7'" in done.stderr
+    assert cluster.run("squeue", "-h").stdout == ""
+
+
+def test_what_there_is_is_listed(cluster: Slurm) -> None:
+    done = cluster.user("srun", "--vm-image=list")
+    assert (done.returncode, done.stdout.split()[:1]) == (0, [IMAGE]), done.stderr
+
+
+def test_too_little_memory_is_the_jobs_own_failure(cluster: Slurm) -> None:
+    number = cluster.submit("--mem=100", VM, script="#!/bin/sh\ntrue\n")
+    job = cluster.ended(number)
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "125:0", "0")
+    assert "100 MiB of memory are too little for a machine" in cluster.output(number)
+
+
+def test_a_job_whose_ticket_is_made_up_gets_no_machine(cluster: Slurm) -> None:
+    ticket = '{"format":1,"system":"slurm","job":"1","key":"lab/999/batch.0.0","image":"debian-12"'
+    ticket += ',"network":"none","network_asked":false,"allow":[],"root":true,"shares":[]'
+    ticket += ',"live":true,"keep":false,"restart":0,"fault":null,"reason":"","hint":""}'
+    starter = str(cluster.top / "programs/starter")
+    made = ["env", f"MAYFLY_TICKET={ticket}", "MAYFLY_ARGV0=id", starter]
+    done = cluster.user("srun", MEMORY, *made)
+    assert done.returncode == 125
+    assert "no job 'lab/999/batch.0.0' is registered on this host" in done.stderr
+
+
+def test_when_mayfly_fails_the_job_is_begun_again(cluster: Slurm) -> None:
+    # As if the host service were not there: other jobs' is.
+    cluster.set(socket=f"{cluster.top}/none", tries=1)
+    number = cluster.submit(MEMORY, VM, "--open-mode=append", script="#!/bin/sh\nhostname\n")
+    wait_until(lambda: cluster.job(number)["Restarts"] == "1", "the job's return", limit_s=60)
+    job = cluster.job(number)
+    cluster.set(live=[str(cluster.home)])
+    assert "no host service listens" in cluster.run("squeue", "-h", "-o", "%k").stdout, job
+    cluster.run("scontrol", "update", f"jobid={number}", "StartTime=now")
+    assert cluster.ended(number)["ExitCode"] == "0:0"
+    assert "mayfly-" in cluster.output(number)
+
+
+def test_the_one_switch_turns_it_all_off(cluster: Slurm) -> None:
+    cluster.set(enabled=False)
+    done = cluster.user("srun", MEMORY, VM, "true")
+    assert done.returncode != 0
+    assert "machines for jobs are switched off" in done.stderr
+    done = cluster.user("srun", MEMORY, "--partition=virt", "hostname")
+    assert done.stdout.strip() == os.uname().nodename

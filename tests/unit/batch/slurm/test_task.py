@@ -1,0 +1,101 @@
+"""Tasks of Slurm as the plugin tells of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mayfly.batch.slurm.task import (
+    BATCH_STEP,
+    Known,
+    find_cgroup,
+    job_of,
+    parse_known,
+    parse_time,
+    split_words,
+)
+from mayfly.errors import Failed, Invalid, Unavailable
+
+WORDS = [
+    "job=17",
+    "step=0",
+    "task=1",
+    "uid=1000",
+    "nodes=1",
+    "tasks=2",
+    "cpus=4",
+    "cpus_per_task=2",
+    "memory_mib=2001",
+    "restart=1",
+    "array=15",
+    "element=3",
+    "node=n1",
+]
+KNOWN = Known(queue="virt", wall_s=600)
+
+
+def facts(**changes: object) -> dict[str, str]:
+    return {**split_words(WORDS)[0], **{name: str(value) for name, value in changes.items()}}
+
+
+def test_the_tasks_of_a_step_share_what_it_was_given() -> None:
+    job = job_of(facts(), "lab", KNOWN, "/slurm/job_17")
+    assert (job.key, job.task, job.restart) == ("lab/17/0.1.1", "3", 1)
+    assert (job.cpus, job.memory_mib, job.queue, job.wall_s) == (2, 1000, "virt", 600)
+
+
+def test_a_batch_script_has_all_of_the_jobs() -> None:
+    job = job_of(facts(step=BATCH_STEP, task=0, tasks=1, restart=0, array=0), "lab", KNOWN)
+    assert (job.key, job.cpus, job.memory_mib, job.task) == ("lab/17/batch.0.0", 4, 2001, "")
+
+
+def test_where_memory_is_not_counted_a_machine_has_the_usual() -> None:
+    assert job_of(facts(memory_mib=0), "lab").memory_mib == 640
+
+
+@pytest.mark.parametrize(
+    "changes", [{"job": ""}, {"uid": "-1"}, {"step": "x"}, {"memory_mib": "9" * 30}]
+)
+def test_nonsense_of_the_plugin_is_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(Failed, match="Slurm's plugin told no good"):
+        job_of({**facts(), **changes}, "lab")
+
+
+def test_options_and_facts_are_told_apart() -> None:
+    assert split_words(["job=1", "vm-image=a=b", "vm-root=yes"]) == (
+        {"job": "1"},
+        {"image": "a=b", "root": "yes"},
+    )
+    with pytest.raises(Invalid, match="is not NAME=VALUE"):
+        split_words(["job"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10:00", 600),
+        ("1:00:00", 3600),
+        ("2-00:00:01", 172_801),
+        ("UNLIMITED", 0),
+        ("", 0),
+        ("NOT_SET", 0),
+    ],
+)
+def test_times_of_slurm(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+def test_what_squeue_says() -> None:
+    assert parse_known("virt|10:00|\n") == KNOWN
+    for text in ("", "\n", "|", "slurm_load_jobs error"):
+        with pytest.raises(Unavailable, match="knows no such job"):
+            parse_known(text)
+
+
+def test_the_cgroup_of_a_job_is_found_where_slurm_makes_it(tmp_path: Path) -> None:
+    assert find_cgroup(17, "n1", top=tmp_path) == ""
+    place = tmp_path / "memory/slurm_n1/uid_1000/job_17/step_extern"
+    place.mkdir(parents=True)
+    assert find_cgroup(17, "n1", top=tmp_path) == "/slurm_n1/uid_1000/job_17/step_extern"
+    assert find_cgroup(1, "n1", top=tmp_path) == ""
