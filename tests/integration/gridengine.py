@@ -6,11 +6,14 @@ It has its own SGE_ROOT, spool directories and ports, needs no systemd, and is g
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.host import Host
 from tests.integration.waiting import gone, wait_until
 
 LIBRARY = Path("/usr/lib/gridengine")
 STOCK = Path("/usr/share/gridengine")
 ADMIN = "sgeadmin"
 HOST = "localhost"
-QUEUE = "virt"
+QUEUE, PLAIN = "virt", "plain"
+"""Only the first gets machines."""
 ANSWER_LIMIT_S = 30
 JOB_LIMIT_S = 90
 MARKS = [
@@ -163,7 +168,8 @@ class Cell:
         self.ask("qconf", "-Ae", self.file(EXEC_HOST))
         self.ask("qconf", "-Ap", self.file(PARALLEL))
         stock = parse_config(self.ask("qconf", "-sq"))
-        self.ask("qconf", "-Aq", self.file({**stock, "qname": QUEUE, **QUEUE_CHANGES}))
+        for name in (QUEUE, PLAIN):
+            self.ask("qconf", "-Aq", self.file({**stock, "qname": name, **QUEUE_CHANGES}))
 
     def change(self, show: str, modify: str, changes: Mapping[str, str], *, name: str = "") -> None:
         """Change some attributes of a configuration."""
@@ -178,9 +184,34 @@ class Cell:
 
     # --- jobs ------------------------------------------------------------------------------------
 
-    def submit(
-        self, *words: str, user: str, cwd: Path | str = "/", stdin: str | bytes = ""
-    ) -> int:
+    def mayfly(self, host: Host, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one of our own commands as root, with the cell and the service of a test."""
+        argv = [sys.executable, "-I", "-m", "mayfly.cli.main", *words]
+        places = [f"--programs={self.programs}", f"--config={self.top}/batch.toml"]
+        return self.run(*argv, *places, env={"MAYFLY_HOME": str(host.home)})
+
+    @property
+    def programs(self) -> Path:
+        """Where the programs go that Grid Engine calls."""
+        return self.top / "mayfly"
+
+    def set(self, host: Host, **settings: object) -> None:
+        """Write the site's settings."""
+        values = {"socket": str(host.socket), **settings}
+        lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
+        (self.top / "batch.toml").write_text("".join(lines))
+
+    def dumps(self) -> dict[str, str]:
+        """Give the whole configuration, as it is shown."""
+        asked = ("-sconf", "-sc", "-ssconf", "-sh", "-ss", "-sm")
+        named = (("-sq", QUEUE), ("-sq", PLAIN), ("-se", HOST), ("-sp", "smp"))
+        found = {" ".join(words): self.ask("qconf", *words) for words in named}
+        # How loaded a host is changes all the time.
+        loads = re.compile(r"^load_values .*?[^\\\\]\n", re.MULTILINE | re.DOTALL)
+        found[f"-se {HOST}"] = loads.sub("", found[f"-se {HOST}"])
+        return {**found, **{option: self.ask("qconf", option) for option in asked}}
+
+    def submit(self, *words: str, user: str, cwd: Path | str = "/", stdin: str | bytes = "") -> int:
         """Submit a job, and give its number."""
         done = self.run("qsub", "-terse", *words, user=user, cwd=cwd, stdin=stdin)
         assert done.returncode == 0, (words, done.stdout, done.stderr)

@@ -41,6 +41,8 @@ class Payload:
     argv: tuple[str, ...]
     script: Path | None = None
     """Where ``argv[0]`` is a script that the batch system keeps for itself."""
+    interpreter: tuple[str, ...] = ()
+    """What reads the script; nothing: the script itself says it."""
     environ: Mapping[str, str]
     tty: bool | None = False
     """None: if standard input and output are terminals."""
@@ -119,7 +121,7 @@ def job_of(ticket: Ticket, payload: Payload, place: Place, account: Account) -> 
     env = environment(payload.environ, network)
     argv = payload.argv
     if payload.script is not None:
-        carried = carry(payload.script, argv[1:], umask=umask)
+        carried = carry(payload.script, argv[1:], umask=umask, interpreter=payload.interpreter)
         argv, env = carried.argv, {**env, **carried.env}
     request = JobRequest(
         argv=argv,

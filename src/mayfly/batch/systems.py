@@ -26,6 +26,8 @@ class Where:
     policy: Path
     code: Path
     """The directory from which Mayfly's own modules are imported."""
+    queues: tuple[str, ...] = ()
+    """Which of the batch system's; none: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,9 @@ class System(Protocol):
 
     def installed(self, where: Where) -> None:
         """Do what there is to do besides files, when those are there."""
+
+    def leave(self, where: Where) -> None:
+        """Do what there is to do before files are put back: so that nothing needs them any more."""
 
     def uninstalled(self, where: Where) -> None:
         """Take that back, when the files are as they were."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,7 +20,10 @@ from mayfly.errors import Denied, Invalid, MayflyError
 from mayfly.host import client
 from mayfly.model import Finding
 
-SYSTEMS = {"slurm": "mayfly.batch.slurm.installation"}
+SYSTEMS = {
+    "slurm": "mayfly.batch.slurm.installation",
+    "gridengine": "mayfly.batch.gridengine.installation",
+}
 """Each module has a ``SYSTEM`` that is a ``mayfly.batch.systems.System``."""
 
 _system = click.argument("system", type=click.Choice(list(SYSTEMS)))
@@ -36,6 +40,10 @@ _config = click.option(
     help=f"The site's settings [default: {BATCH_CONFIG}].",
 )
 
+_queues = click.option(
+    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine: only this queue."
+)
+
 
 @click.group(
     epilog="""\b
@@ -45,6 +53,7 @@ Examples:
   mayfly batch check slurm
   mayfly batch options slurm                # what users write
   mayfly batch uninstall slurm --yes        # every file as it was before
+  mayfly batch install gridengine --queue virt
 """
 )
 def batch() -> None:
@@ -56,12 +65,19 @@ def batch() -> None:
 @_conf
 @_programs
 @_config
+@_queues
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 def install(
-    system: str, conf: Path | None, programs: Path | None, config: Path, dry_run: bool
+    system: str,
+    conf: Path | None,
+    programs: Path | None,
+    config: Path,
+    queues: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Put Mayfly into SYSTEM on this host; 'uninstall' restores every file."""
     one, where = _open(system, conf, programs, config)
+    where = replace(where, queues=queues)
     plan = one.plan(where)
     for line in difference(plan.changes):
         click.echo(line)
@@ -89,6 +105,7 @@ def uninstall(
     _check_root()
     if not yes:
         click.confirm(f"Take Mayfly out of {system} on this host?", abort=True)
+    one.leave(where)
     for words in take_back(one.journal(where)):
         click.echo(f"mayfly: {words}", err=True)
     one.uninstalled(where)

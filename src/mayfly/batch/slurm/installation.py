@@ -55,6 +55,9 @@ class Slurm:
         """Let running daemons read the configuration, if there are any."""
         _reconfigure(where)
 
+    def leave(self, where: Where) -> None:
+        """Nothing: the files are all there is."""
+
     def uninstalled(self, where: Where) -> None:
         """Let running daemons read the configuration again."""
         _reconfigure(where)
