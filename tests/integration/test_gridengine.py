@@ -229,13 +229,27 @@ def test_deleted_job_leaves_nothing(site: Site) -> None:
 
 
 def test_service_down_is_tried_and_told(site: Site) -> None:
+    """The image is the queue's, which only its host knows here: so nothing keeps the job away."""
     site.cell.set(site.host, socket="/nonexistent/sock", tries=2)
-    job = site.cell.submit("-q", QUEUE, user=site.user.name, cwd=site.work, stdin="true\n")
-    wait_until(lambda: site.cell.states(job) == ["Eqw"], "the last try", limit_s=60)
+    job = site.cell.submit(
+        *("-l", f"qname={QUEUE}"), user=site.user.name, cwd=site.work, stdin="true\n"
+    )
+    wait_until(lambda: "E" in "".join(site.cell.states(job)), "the last try", limit_s=60)
     shown = site.cell.ask("qstat", "-j", str(job))
     assert "vm_tries_1=3" in shown
     assert "no host service" in shown
     assert "E" not in site.cell.queue_state()
+
+
+def test_host_that_is_not_well_gets_no_job_that_wants_a_machine(site: Site) -> None:
+    site.cell.set(site.host, socket="/nonexistent/sock")
+    wait_until(lambda: "vm_ready=0" in site.cell.ask("qhost", "-F", "vm_ready"), "the sensor")
+    job = site.cell.submit(*VM, "-q", QUEUE, user=site.user.name, cwd=site.work, stdin="true\n")
+    assert site.qsub("-q", PLAIN, stdin="true\n")[0] == 0
+    assert site.cell.states(job) == ["qw"]
+    site.cell.run("qdel", str(job))
+    site.cell.set(site.host)
+    wait_until(lambda: "vm_ready=1" in site.cell.ask("qhost", "-F", "vm_ready"), "the sensor")
 
 
 def test_one_switch(site: Site) -> None:
