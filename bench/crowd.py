@@ -25,7 +25,7 @@ IDLE_S = 30.0
 IDLE_LIMIT_S = 45.0
 LOOK_S = 0.2
 IDLE = (*FLOOR[:-1], str(Path(__file__).with_name("idle.py")))
-QUICKLY = -10
+AT_ONCE = os.SCHED_RR | os.SCHED_RESET_ON_FORK
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,11 +56,10 @@ def crowd(setting: Setting) -> Findings:
         setting.say(f"burst: {setting.counts.crowd} requests at once")
         seen.began = time.monotonic()
         lanes = [_lane(service, seen, number) for number in range(setting.counts.crowd)]
-        before = os.getpriority(os.PRIO_PROCESS, 0)
         try:
             run_lanes(lanes, every_s=LOOK_S, meanwhile=lambda: _look(service, seen))
         finally:
-            os.setpriority(os.PRIO_PROCESS, 0, before)
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         setting.say("burst: waiting for the end of the idle connections")
         held = _idle_end(service, idle)
         service.await_full()
@@ -94,7 +93,7 @@ def _lane(service: HostService, seen: Crowd, number: int) -> Iterator[Child]:
     seen.requests.append(request)
     if len(seen.requests) == service.setting.counts.crowd:
         # What is measured is the service, not how long we wait for a processor.
-        os.setpriority(os.PRIO_PROCESS, 0, QUICKLY)
+        os.sched_setscheduler(0, AT_ONCE, os.sched_param(1))
     yield child
     status = child.process.wait()
     if status != 0 or child.said() != token:

@@ -13,6 +13,7 @@ from soak.service import Supervised, command
 
 STEPS = ("pause", "resume", "suspend", "resume", "snapshot", "revert")
 STEP_LIMIT_S = 120
+EXIT_MISSING = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Staying:
     done: int = 0
     """Steps that succeeded."""
     _making: bool = False
+    _deleting: bool = False
     _running: subprocess.Popen[bytes] | None = None
 
     def go_on(self, rng: random.Random) -> None:
@@ -48,6 +50,9 @@ class Staying:
 
     def _ended(self, code: int) -> None:
         self._running = None
+        deleting, self._deleting = self._deleting, False
+        if deleting and code in (0, EXIT_MISSING):
+            self.name = ""
         if code != 0:
             # Something was killed under it: the machine goes, wherever it stands.
             self.left, self._making = [], False
@@ -63,8 +68,9 @@ class Staying:
             self._making = True
             return ("run", "--detach", "--no-workdir", "--for", "2m", "debian-12")
         if not self.left:
-            name, self.name = self.name, ""
-            return ("machine", "delete", name)
+            # Until that was heard: a deletion may be cut short like anything else.
+            self._deleting = True
+            return ("machine", "delete", self.name)
         step = self.left.pop(0)
         point = ("here",) if step in ("snapshot", "revert") else ()
         if rng.random() < 0.3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -22,7 +23,9 @@ TOOLS = ("munged", "slurmctld", "slurmd", "srun", "gcc")
 NODES = ("n1", "n2")
 LIMIT_S = 60
 MUNGE = ("--force", "--num-threads=2")
-USER, UID = "mayfly-ada", 54_331
+USER = f"mayfly-{os.getpid()}"
+"""Of these tests alone, as those of another run may be there too."""
+PORTS = range(17_600, 18_600, 4)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +39,11 @@ class Slurm:
     """More lines of slurm.conf."""
     cgroups: bool = False
     others: list[int] = field(default_factory=list)
+
+    @property
+    def uid(self) -> int:
+        """Give who its user is."""
+        return pwd.getpwnam(USER).pw_uid
 
     @property
     def conf(self) -> Path:
@@ -70,7 +78,7 @@ class Slurm:
         key.chmod(0o400)
         for place in (self.home, self.work):
             place.mkdir()
-            os.chown(place, UID, UID)
+            os.chown(place, self.uid, self.uid)
         self.conf.write_text(self._conf())
         if self.cgroups:
             (self.top / "cgroup.conf").write_text(
@@ -113,6 +121,7 @@ MailProg=/bin/true
 SlurmdParameters=config_overrides
 PrologFlags={flags}
 JobRequeue=1
+GresTypes=gpu
 NodeName={NODES[0]},{NODES[1]} NodeHostname={here} NodeAddr=127.0.0.1 Port={ports} \
 CPUs=2 RealMemory=3000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES State=UP
@@ -161,7 +170,7 @@ PartitionName=virt Nodes=ALL State=UP
 
     def argv(self, *words: str, root: bool = False) -> list[str]:
         """Give a command as the user runs it."""
-        ids = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+        ids = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups"]
         return [*([] if root else ids), *words]
 
     def run(
@@ -236,11 +245,29 @@ PartitionName=virt Nodes=ALL State=UP
         self.host.emptied()
 
 
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_ports() -> int:
+    """Give the first of some ports that nobody listens on; another run looks elsewhere."""
+    first = os.getpid() % len(PORTS)
+    for at in range(len(PORTS)):
+        port = PORTS[(first + at) % len(PORTS)]
+        if all(_is_free(number) for number in range(port, port + 1 + len(NODES))):
+            return port
+    raise AssertionError("no port is free")
+
+
 @contextlib.contextmanager
 def user_account(home: Path) -> Iterator[None]:
     """Have a user that the system knows: slurmd wants a name."""
     subprocess.run(
-        ["useradd", "-M", "-U", f"--uid={UID}", f"--home-dir={home}", "--shell=/bin/bash", USER],
+        ["useradd", "-M", "-U", f"--home-dir={home}", "--shell=/bin/bash", USER],
         check=True,
     )
     try:
@@ -250,10 +277,10 @@ def user_account(home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def slurm_of(host: Host, port: int, *, cgroups: bool = False, extra: str = "") -> Iterator[Slurm]:
+def slurm_of(host: Host, *, cgroups: bool = False, extra: str = "") -> Iterator[Slurm]:
     """Give a cluster whose nodes have this host service; all of it is gone afterwards."""
     top = Path(tempfile.mkdtemp(prefix="mayfly-slurm-", dir="/var/tmp"))
-    slurm = Slurm(top=top, port=port, host=host, cgroups=cgroups, extra=extra)
+    slurm = Slurm(top=top, port=free_ports(), host=host, cgroups=cgroups, extra=extra)
     try:
         with user_account(slurm.home):
             slurm.prepare()
@@ -289,7 +316,12 @@ def mayfly(slurm: Slurm, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd="/",
-        env={**os.environ, "MAYFLY_HOME": home, "SLURM_CONF": str(slurm.conf)},
+        env={
+            **os.environ,
+            "MAYFLY_HOME": home,
+            "MAYFLY_HOST_SOCKET": str(slurm.host.socket),
+            "SLURM_CONF": str(slurm.conf),
+        },
         timeout=LIMIT_S,
     )
     assert done.returncode == 0, (words, done.stdout, done.stderr)

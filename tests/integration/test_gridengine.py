@@ -118,7 +118,7 @@ def test_binary_and_exit_status(site: Site) -> None:
     code, out, _ = site.qsub(*VM, "-b", "y", "hostname")
     assert code == 0
     assert out.strip() not in ("", os.uname().nodename)
-    assert site.qsub(*VM, "-b", "y", "/bin/sh", "-c", "'exit 42'")[0] in (42, 2)
+    assert site.qsub(*VM, "-b", "y", "/bin/sh", "-c", "exit 42")[0] == 42
 
 
 SHELLS = [("/bin/sh", "dash"), ("/bin/bash", "bash")]
@@ -236,7 +236,7 @@ def test_service_down_is_tried_and_told(site: Site) -> None:
     )
     wait_until(lambda: "E" in "".join(site.cell.states(job)), "the last try", limit_s=60)
     shown = site.cell.ask("qstat", "-j", str(job))
-    assert "vm_tries_1=3" in shown
+    assert "vm_tries=3" in shown
     assert "no host service" in shown
     assert "E" not in site.cell.queue_state()
 

@@ -144,14 +144,18 @@ def suspended(host: Host) -> str:
     return name
 
 
-def goes_on(host: Host, name: str) -> None:
-    """It is suspended, and nothing of it was lost."""
+def goes_on(host: Host, name: str) -> tuple[int, str]:
+    """Resume a machine that is suspended; gives what a look into its memory says."""
     (seen,) = host.machines("suspended")
     assert seen["id"] == name
     assert host.run("machine", "resume", name, user=OWNER)[0] == 0
     words = ["--", "cat", "/dev/shm/word"]
-    assert host.run("machine", "ssh", name, *words, user=OWNER)[:2] == (0, "kept\n")
+    found = host.run("machine", "ssh", name, *words, user=OWNER)[:2]
     assert host.run("machine", "delete", name, user=OWNER)[0] == 0
+    return found
+
+
+KEPT = (0, "kept\n")
 
 
 def pid_after(host: Host, name: str, before: int) -> int:
@@ -191,7 +195,7 @@ def test_a_machine_whose_resumption_was_cut_short_is_still_suspended(
     # As far as a service that was killed just then had come.
     file.write_text(json.dumps({**host.record(name), "state": state, "pid": 0}))
     host.start()
-    goes_on(host, name)
+    assert goes_on(host, name) == KEPT
 
 
 def test_a_resumption_whose_child_is_killed_leaves_no_qemu(host: Host) -> None:
@@ -201,7 +205,7 @@ def test_a_resumption_whose_child_is_killed_leaves_no_qemu(host: Host) -> None:
     code, _, said = client.end()
     assert (code, "ended without a word" in said) == (1, True), said
     assert gone(qemu)
-    goes_on(host, name)
+    assert goes_on(host, name) == KEPT
 
 
 def test_a_resumption_that_outlives_its_service_loses_nothing(host: Host) -> None:
@@ -216,7 +220,7 @@ def test_a_resumption_that_outlives_its_service_loses_nothing(host: Host) -> Non
     wait_until(lambda: host.machines("suspended") != [], "the machine to be looked after")
     assert gone(qemu)
     client.end()
-    goes_on(host, name)
+    assert goes_on(host, name) == KEPT
 
 
 def test_what_an_earlier_service_left_half_made_is_removed(host: Host) -> None:

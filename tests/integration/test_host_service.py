@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -116,6 +117,19 @@ def test_a_standby_that_dies_is_replaced(host: Host) -> None:
 # --- what root tells it --------------------------------------------------------------------------
 
 
+def test_the_service_goes_before_machines(host: Host) -> None:
+    """And what it forks does not: neither a clone nor a standby."""
+    assert host.process is not None
+    niceness = functools.partial(os.getpriority, os.PRIO_PROCESS)
+    assert niceness(host.process.pid) == -10
+    script = "echo ready; read word"
+    jobs = [host.begin("--", "sh", "-c", script) for _ in range(2)]
+    pids = {one["pid"] for one in host.machines()}
+    assert len(pids) == 2
+    assert {niceness(pid) for pid in pids} == {0}
+    assert [job.end(b"\n")[0] for job in jobs] == [0, 0]
+
+
 def test_cooled_images_have_no_standbys_and_warmed_ones_have(host: Host) -> None:
     before = [one["pid"] for one in host.standbys()]
     assert host.run("host", "cool", IMAGE)[0] == 0
@@ -172,6 +186,15 @@ def test_a_machine_that_stays_ends_in_its_time(host: Host) -> None:
     assert output.strip() in host.places()
     wait_until(lambda: host.machines() == [], "its end", limit_s=10)
     assert host.said(f"machine {output.strip()} ended: its time is over")
+
+
+def test_logs_that_are_too_old_are_removed(host: Host) -> None:
+    old = host.state / "logs" / "abcdefgh"
+    old.mkdir()
+    (old / "console.log").write_text("long ago")
+    os.utime(old / "console.log", (0, 0))
+    host.restart(signal.SIGKILL)
+    wait_until(lambda: not old.exists(), "its end")
 
 
 # --- the memory of templates ---------------------------------------------------------------------

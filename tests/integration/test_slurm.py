@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from tests.integration.faults import qemus_of
 from tests.integration.host import IMAGE, MARKS, host_of
-from tests.integration.slurm import TOOLS, UID, Slurm, home_with_policy, slurm_of
+from tests.integration.slurm import TOOLS, Slurm, home_with_policy, mayfly, slurm_of
 from tests.integration.waiting import wait_until
 
 pytestmark = [
@@ -23,6 +24,7 @@ pytestmark = [
 
 VM = f"--vm-image={IMAGE}"
 MEMORY = "--mem=640"
+CGROUPS = Path("/sys/fs/cgroup/memory/cgroup.procs").exists()
 POLICY = f"""\
 [policy]
 endorsed = "optional"
@@ -41,7 +43,7 @@ def slurm(warm_home: Path) -> Iterator[Slurm]:
     settings = f'requests = "registered"\n[[standby]]\nimage = "{IMAGE}"\nleast = 2\nmost = 2\n'
     with home_with_policy(warm_home) as home:
         (home / "policy.toml").write_text(POLICY)
-        with host_of(home, settings) as host, slurm_of(host, 17_600) as cluster:
+        with host_of(home, settings) as host, slurm_of(host, cgroups=CGROUPS) as cluster:
             host.refilled(2)
             yield cluster
 
@@ -72,7 +74,7 @@ def test_the_job_runs_in_a_machine(cluster: Slurm) -> None:
     assert done.returncode == 0, done.stderr
     name, uid, cwd, cpus = done.stdout.split()
     assert name != os.uname().nodename
-    assert (uid, cwd, cpus) == (str(UID), str(cluster.work), "1")
+    assert (uid, cwd, cpus) == (str(cluster.uid), str(cluster.work), "1")
     first = done.stderr.splitlines()[0]
     assert first.startswith(f"mayfly: machine of {IMAGE}, network none; working directory")
     assert first.endswith("(live)")
@@ -83,6 +85,9 @@ def test_a_batch_script_of_any_words_is_itself(cluster: Slurm) -> None:
     script = "#!/bin/bash\nprintf '%s|' \"$@\" \"$A\" 'it''s' \"\\$x\"\necho\nexit 5\n"
     number = cluster.submit(MEMORY, VM, "--export=ALL,A=b c", script=script)
     assert cluster.ended(number)["ExitCode"] == "5:0"
+    told = f"AdminComment=mayfly: machine of {IMAGE}"
+    shown = ["scontrol", "show", "job", number]
+    wait_until(lambda: told in cluster.run(*shown).stdout, "the image beside the job")
     assert plain(cluster.output(number)) == "b c|its|$x|\n"
 
 
@@ -97,15 +102,49 @@ def test_a_signal_that_ends_the_job_is_its_end(cluster: Slurm) -> None:
     assert cluster.ended(number)["ExitCode"] == f"0:{int(signal.SIGUSR1)}"
 
 
-def test_scancel_ends_the_job_and_its_machine(cluster: Slurm) -> None:
-    script = "#!/bin/sh\ntrap 'echo told; exit' TERM\necho ready\nwhile :; do sleep 1; done\n"
+def begun(cluster: Slurm, script: str) -> str:
+    """Submit a job whose first line is ``ready``, and wait for that."""
     number = cluster.submit(MEMORY, VM, script=script)
     wait_until(lambda: "ready" in _written(cluster, number), "the job", limit_s=60)
-    # Without --full only the steps are told: for a script, that is the way to hear of it.
-    cluster.run("scancel", "--batch", "--signal=TERM", number)
-    cluster.ended(number)
+    return number
+
+
+def test_what_a_job_got_is_shown(cluster: Slurm) -> None:
+    number = begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
+    shown = json.loads(mayfly(cluster, "job", "show", number, "--json").stdout)
+    assert shown["systems"]["slurm"]["state"] == "RUNNING"
+    (machine,) = shown["machines"]
+    assert (machine["image"], machine["state"]) == (IMAGE, "running")
+
+
+def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:
+    script = "#!/bin/sh\ntrap 'echo told; exit 3' TERM\necho ready\nwhile :; do sleep 1; done\n"
+    number = begun(cluster, script)
+    cluster.run("scancel", number)
+    job = cluster.ended(number)
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("CANCELLED", "3:0", "0")
     assert "told" in cluster.output(number)
     wait_until(lambda: nothing_left(cluster), "the machine's end")
+
+
+def test_a_job_that_is_suspended_stands_still_with_its_machine(cluster: Slurm) -> None:
+    if not CGROUPS:
+        pytest.skip("no cgroups of the first version here")
+    script = "#!/bin/sh\necho ready\nwhile [ ! -e go ]; do sleep 0.1; done\necho gone\n"
+    number = begun(cluster, script)
+    (machine,) = cluster.host.machines()
+    where = Path(f"/proc/{machine['pid']}/cgroup").read_text()
+    assert f"/job_{number}/step_batch" in where
+    cluster.run("scontrol", "suspend", number)
+    cluster.wait(number, "SUSPENDED")
+    frozen = where.partition("freezer:")[2].split("\n")[0]
+    state = Path(f"/sys/fs/cgroup/freezer{frozen}/freezer.state")
+    wait_until(lambda: state.read_text() == "FROZEN\n", "the freeze")
+    (cluster.work / "go").touch()
+    cluster.run("scontrol", "resume", number)
+    assert cluster.ended(number)["ExitCode"] == "0:0"
+    (cluster.work / "go").unlink()
+    assert "gone" in cluster.output(number)
 
 
 def _written(cluster: Slurm, number: str) -> str:
@@ -116,8 +155,7 @@ def _written(cluster: Slurm, number: str) -> str:
 
 
 def test_a_job_that_is_killed_leaves_no_qemu(cluster: Slurm) -> None:
-    number = cluster.submit(MEMORY, VM, script="#!/bin/sh\necho ready\nexec sleep 600\n")
-    wait_until(lambda: "ready" in _written(cluster, number), "the job", limit_s=60)
+    number = begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
     (machine,) = cluster.host.machines()
     assert machine["job"].startswith(f"lab/{number}/batch.0.")
     cluster.run("scancel", "--signal=KILL", "--full", number)
@@ -173,9 +211,26 @@ def test_what_cannot_be_had_is_refused_in_the_terminal(cluster: Slurm, command: 
     assert cluster.run("squeue", "-h").stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gres=gpu:1"], "a machine has no GPU"),
+        (["--exclusive", "--nodes=2"], "whole hosts for MPI have no machines"),
+    ],
+)
+def test_what_no_machine_has_is_refused_in_the_terminal(
+    cluster: Slurm, words: list[str], said: str
+) -> None:
+    done = cluster.user("sbatch", MEMORY, VM, *words, "--wrap=true")
+    assert done.returncode != 0
+    assert f"mayfly: {said}" in done.stderr
+    assert cluster.run("squeue", "-h").stdout == ""
+
+
 def test_what_there_is_is_listed(cluster: Slurm) -> None:
     done = cluster.user("srun", "--vm-image=list")
-    assert (done.returncode, done.stdout.split()[:1]) == (0, [IMAGE]), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert IMAGE in [line.split()[0] for line in done.stdout.splitlines()]
 
 
 def test_too_little_memory_is_the_jobs_own_failure(cluster: Slurm) -> None:
@@ -201,12 +256,19 @@ def test_when_mayfly_fails_the_job_is_begun_again(cluster: Slurm) -> None:
     cluster.set(socket=f"{cluster.top}/none", tries=1)
     number = cluster.submit(MEMORY, VM, "--open-mode=append", script="#!/bin/sh\nhostname\n")
     wait_until(lambda: cluster.job(number)["Restarts"] == "1", "the job's return", limit_s=60)
-    job = cluster.job(number)
     cluster.set(live=[str(cluster.home)])
-    assert "no host service listens" in cluster.run("squeue", "-h", "-o", "%k").stdout, job
+    assert "no host service listens" in cluster.run("squeue", "-h", "-o", "%k").stdout
     cluster.run("scontrol", "update", f"jobid={number}", "StartTime=now")
     assert cluster.ended(number)["ExitCode"] == "0:0"
     assert "mayfly-" in cluster.output(number)
+
+
+def test_a_warning_signal_reaches_the_job(cluster: Slurm) -> None:
+    script = "#!/bin/sh\ntrap 'echo warned' USR1\necho ready\nwhile :; do sleep 1; done\n"
+    number = begun(cluster, script)
+    cluster.run("scancel", "--batch", "--signal=USR1", number)
+    wait_until(lambda: "warned" in _written(cluster, number), "the warning")
+    assert cluster.state(number) == "RUNNING"
 
 
 def test_the_one_switch_turns_it_all_off(cluster: Slurm) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -62,3 +63,22 @@ class System(Protocol):
 
     def options(self) -> list[tuple[str, str]]:
         """Give what a user writes for each option, and what it means."""
+
+    def describe(self, job: str) -> dict[str, str]:
+        """Give what the batch system says of a job; nothing where it is not there, or knows none.
+
+        Never raises.
+        """
+
+
+SYSTEMS: Mapping[str, str] = {
+    "slurm": "mayfly.batch.slurm.installation",
+    "gridengine": "mayfly.batch.gridengine.installation",
+}
+"""Each module has a ``SYSTEM`` that is a ``System``."""
+
+
+def load_system(name: str) -> System:
+    """Give one of the batch systems."""
+    one: System = importlib.import_module(SYSTEMS[name]).SYSTEM
+    return one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from dataclasses import replace
@@ -13,18 +12,12 @@ import click
 from mayfly import __file__ as code
 from mayfly.batch.changes import apply, difference, take_back
 from mayfly.batch.settings import BATCH_CONFIG, load_batch_settings
-from mayfly.batch.systems import System, Where
+from mayfly.batch.systems import SYSTEMS, System, Where, load_system
 from mayfly.cli.output import print_json, print_table
 from mayfly.config import Paths
 from mayfly.errors import Denied, Invalid, MayflyError
 from mayfly.host import client
 from mayfly.model import Finding
-
-SYSTEMS = {
-    "slurm": "mayfly.batch.slurm.installation",
-    "gridengine": "mayfly.batch.gridengine.installation",
-}
-"""Each module has a ``SYSTEM`` that is a ``mayfly.batch.systems.System``."""
 
 _system = click.argument("system", type=click.Choice(list(SYSTEMS)))
 _conf = click.option(
@@ -138,12 +131,7 @@ def check(
 @_system
 def options(system: str) -> None:
     """Show what users write to have a job of SYSTEM run in a machine."""
-    print_table(("OPTION", "MEANING"), _load(system).options())
-
-
-def _load(system: str) -> System:
-    one: System = importlib.import_module(SYSTEMS[system]).SYSTEM
-    return one
+    print_table(("OPTION", "MEANING"), load_system(system).options())
 
 
 def _open(
@@ -161,7 +149,7 @@ def _open(
         policy=paths.policy_file,
         code=Path(code).resolve().parents[1],
     )
-    return _load(system), where
+    return load_system(system), where
 
 
 def _check_root() -> None:

@@ -103,8 +103,8 @@ def parse_context(text: str) -> dict[str, str]:
 
 
 def tries_name(task: str) -> str:
-    """Give the name under which it is counted how often a task was begun again."""
-    return f"vm_tries_{task}"
+    """Give the name under which it is counted how often a task was begun; 0: it is of no array."""
+    return f"vm_tries_{task}" if task != "0" else "vm_tries"
 
 
 def tries_of(context: Mapping[str, str], task: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,22 @@ CONF = Path("/etc/slurm/slurm.conf")
 PROGRAMS = Path("/usr/local/libexec/mayfly/slurm")
 PLUGIN = "mayfly_spank.so"
 SOURCE = Path(__file__).with_name("mayfly_spank.c")
+LUA_SOURCE = Path(__file__).with_name("job_submit.lua")
+LUA_PLUGINS = ("lib*/slurm*", "lib/*/slurm*", "local/lib*/slurm*")
+"""Beneath /usr: where Slurm's own plugins are."""
+PID_FILE = "/var/run/slurmctld.pid"
+_SHOWN = {
+    "state": "state",
+    "reason": "reason",
+    "queue": "partition",
+    "hosts": "nodelist",
+    "user": "username",
+    "restarts": "restartcnt",
+    "comment": "comment",
+    "note": "admin_comment",
+}
+"""What is shown of a job, and Slurm's name for it."""
+_FORMAT = ",".join(f"{name}:\x1f" for name in _SHOWN.values())
 COMPILE_LIMIT_S = 120.0
 ASK_LIMIT_S = 20.0
 
@@ -40,12 +57,17 @@ class Slurm:
             told = launcher(name, python=python, code=where.code, site=site, home=where.home)
             changes.append(Change(path=programs / name, content=told.encode(), mode=0o755))
         stack = Path(setting(text, "PlugStackConfig") or conf.with_name("plugstack.conf"))
-        line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"
-        changes.append(Change(path=stack, content=with_block(_text(stack), [line]).encode()))
         epilog, notes = _epilog(text, programs)
-        if epilog:
-            changes.append(Change(path=conf, content=with_block(text, epilog).encode()))
-        return Plan(changes=changes, notes=notes)
+        line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"
+        line += " epilog=yes" if epilog else ""
+        changes.append(Change(path=stack, content=with_block(_text(stack), [line]).encode()))
+        lua, more = _lua(text)
+        if lua is not None:
+            changes.append(_submit_script(conf))
+        lines = [*epilog, *(lua or [])]
+        if lines:
+            changes.append(Change(path=conf, content=with_block(text, lines).encode()))
+        return Plan(changes=changes, notes=[*notes, *more])
 
     def journal(self, where: Where) -> Path:
         """Give where it is written down what was changed."""
@@ -87,6 +109,24 @@ class Slurm:
             (f"--vm-{name}" + ("" if name in plain else f"={values}"), meaning)
             for name, (values, meaning) in OPTIONS.items()
         ]
+
+    def describe(self, job: str) -> dict[str, str]:
+        """Give what Slurm says of a job; nothing where it is not there, or knows none."""
+        try:
+            argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format"]
+            text = run([*argv, _FORMAT], timeout_s=ASK_LIMIT_S).text()
+        except Failed:
+            return {}
+        return described(text)
+
+
+def described(text: str) -> dict[str, str]:
+    """Read what squeue says of one job; of an array's, of the first."""
+    words = text.split("\n", maxsplit=1)[0].split("\x1f")
+    if len(words) < len(_SHOWN):
+        return {}
+    named = zip(_SHOWN, (word.strip() for word in words), strict=False)
+    return {name: word for name, word in named if word not in ("", "(null)")}
 
 
 SYSTEM = Slurm()
@@ -134,6 +174,29 @@ def _epilog(text: str, programs: Path) -> tuple[list[str], list[str]]:
     return [], [note]
 
 
+def _lua(text: str) -> tuple[list[str] | None, list[str]]:
+    """Give the lines for the script that looks at submissions; None: there is to be none."""
+    here = socket.gethostname().split(".")[0]
+    if not setting(text, "SlurmctldHost").startswith(here):
+        return None, []
+    own = setting(text, "JobSubmitPlugins")
+    if "lua" in own.split(","):
+        return [], []
+    places = [place for each in LUA_PLUGINS for place in Path("/usr").glob(each)]
+    there = any((place / "job_submit_lua.so").exists() for place in places)
+    if own or not there:
+        why = f"JobSubmitPlugins={own}" if own else "job_submit_lua.so is not installed"
+        note = f"jobs that want GPUs and a machine are not refused at submission: {why}"
+        return None, [note]
+    return ["JobSubmitPlugins=lua"], []
+
+
+def _submit_script(conf: Path) -> Change:
+    script = conf.with_name("job_submit.lua")
+    lines = LUA_SOURCE.read_text().splitlines()
+    return Change(path=script, content=with_block(_text(script), lines, comment="--").encode())
+
+
 # --- the plugin ----------------------------------------------------------------------------------
 
 
@@ -163,9 +226,12 @@ def version() -> str:
 
 
 def _reconfigure(where: Where) -> None:
-    env = {**os.environ, "SLURM_CONF": str(conf_of(where))}
-    # Where no controller runs there is nothing to be told.
-    run(["scontrol", "reconfigure"], timeout_s=ASK_LIMIT_S, env=env, check=False)
+    """Have the controller read its configuration, if this is its host: it tells the others."""
+    conf = conf_of(where)
+    pid = Path(setting(read_conf(conf), "SlurmctldPidFile") or PID_FILE)
+    if pid.exists():
+        env = {**os.environ, "SLURM_CONF": str(conf)}
+        run(["scontrol", "reconfigure"], timeout_s=ASK_LIMIT_S, env=env, check=False)
 
 
 # --- findings ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
  * Nothing is decided here. Root's program "register" says whether a task gets a machine and gives
  * the ticket; the starter, which replaces the task's program, does the rest as the job's user.
  *
- * plugstack.conf:  required /DIR/mayfly_spank.so programs=/DIR policy=/etc/mayfly/policy.toml
+ * plugstack.conf:  required /DIR/mayfly_spank.so programs=/DIR policy=/FILE [epilog=yes]
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +27,7 @@ static const char *names[OPTIONS] = {"image", "network", "allow", "root", "share
 static char *given[OPTIONS];
 static char programs[512] = "/usr/libexec/mayfly/slurm";
 static char policy[512] = "/etc/mayfly/policy.toml";
+static int has_epilog;
 static char *ticket;
 
 static int keep_option(int val, const char *text, int remote);
@@ -50,6 +51,8 @@ static void read_arguments(int ac, char **av)
             snprintf(programs, sizeof programs, "%s", av[i] + 9);
         else if (!strncmp(av[i], "policy=", 7))
             snprintf(policy, sizeof policy, "%s", av[i] + 7);
+        else if (!strcmp(av[i], "epilog=yes"))
+            has_epilog = 1;
     }
 }
 
@@ -73,6 +76,13 @@ static int wishes(void)
         if (given[i])
             return 1;
     return 0;
+}
+
+/* Whether root is to be asked: of jobs that say nothing, or want no machine, only where a policy
+ * may have something to say of them. */
+static int concerns_us(void)
+{
+    return (given[IMAGE] && strcmp(given[IMAGE], "none")) || has_defaults();
 }
 
 static int add(char **words, int count, const char *name, const char *value)
@@ -203,7 +213,6 @@ static int task_words(spank_t sp, char **words)
     uint64_t memory = 0;
     uid_t uid = (uid_t)-1;
     int task = 0, count = 1;
-    char host[256] = "";
     spank_get_item(sp, S_JOB_ID, &job);
     spank_get_item(sp, S_JOB_STEPID, &step);
     spank_get_item(sp, S_JOB_UID, &uid);
@@ -218,7 +227,6 @@ static int task_words(spank_t sp, char **words)
                                                                      &element))
         array = 0;
     spank_get_item(sp, S_TASK_ID, &task);
-    spank_getenv(sp, "SLURMD_NODENAME", host, sizeof host);
     count = add_number(words, count, "job", job);
     count = add_number(words, count, "step", step);
     count = add_number(words, count, "task", (unsigned long)task);
@@ -230,8 +238,7 @@ static int task_words(spank_t sp, char **words)
     count = add_number(words, count, "memory_mib", memory);
     count = add_number(words, count, "restart", restart);
     count = add_number(words, count, "array", array);
-    count = add_number(words, count, "element", element);
-    return add(words, count, "node", host);
+    return add_number(words, count, "element", element);
 }
 
 int slurm_spank_init(spank_t sp, int ac, char **av)
@@ -265,7 +272,7 @@ int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
     int count;
     (void)ac;
     (void)av;
-    if (!spank_remote(sp) || (!wishes() && !has_defaults()))
+    if (!spank_remote(sp) || !concerns_us())
         return 0;
     count = add_options(words, task_words(sp, words));
     free(ticket);
@@ -299,14 +306,19 @@ int slurm_spank_task_init(spank_t sp, int ac, char **av)
     return 0;
 }
 
-/* As root, when a task has ended: its right is taken back, and nobody waits for it. */
+/* As root, when a task has ended: its right is taken back, and nobody waits for it. The end of a
+ * batch script is that of its job: there the epilog does it. */
 int slurm_spank_task_exit(spank_t sp, int ac, char **av)
 {
     char *words[WORDS_MOST + 1] = {0};
     int count;
+    uint32_t step = 0;
     (void)ac;
     (void)av;
-    if (!spank_remote(sp) || (!wishes() && !has_defaults()))
+    if (!spank_remote(sp) || !concerns_us())
+        return 0;
+    spank_get_item(sp, S_JOB_STEPID, &step);
+    if (has_epilog && step == SLURM_BATCH_SCRIPT)
         return 0;
     count = task_words(sp, words);
     pid_t pid = fork();

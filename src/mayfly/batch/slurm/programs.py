@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from mayfly.batch.slurm.task import ask_slurm, find_cgroup, job_of, number, spli
 from mayfly.batch.wish import parse_wish
 from mayfly.errors import Failed, MayflyError
 
+COMMENT_LONGEST = 300
 NAMES = ("register", "release", "epilog", "submit", "starter")
 
 
@@ -57,7 +60,23 @@ def register(call: Call) -> int:
     machine = bool(ticket.image) or ticket.fault is not None
     print("machine" if machine else "bare")
     print(write_ticket(ticket))
+    if machine:
+        note(ticket.job, ticket.reason or f"machine of {ticket.image}")
     return 0
+
+
+def note(job: str, text: str) -> None:
+    """Have Slurm show, beside the job, what it got; nobody waits for that."""
+    words = f"admincomment=mayfly: {text}".replace("\n", " ")[:COMMENT_LONGEST]
+    null = subprocess.DEVNULL
+    with contextlib.suppress(OSError):
+        subprocess.Popen(
+            ["scontrol", "update", f"jobid={job}", words],
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
+        )
 
 
 def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) -> Ticket:
@@ -69,7 +88,7 @@ def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) 
     try:
         wish = parse_wish(options)
         known = ask_slurm(number(facts, "job"))
-        cgroup = find_cgroup(number(facts, "job"), facts.get("node", ""))
+        cgroup = find_cgroup(number(facts, "job"))
         return register_job(job_of(facts, site.cluster, known, cgroup), wish, site.settings())
     except MayflyError as error:
         return refused(plain, error)

@@ -77,20 +77,33 @@ def _try_again(
     if ticket.restart >= settings.tries:
         say(f"the job was begun again {ticket.restart} times: that is enough")
         return
-    # Slurm ends this step as soon as it has taken the job back; what follows must be said before.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    reason = f"mayfly: {ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
+    if not _is_wanted(ticket.job):
+        # Its end is none of ours: it was cancelled, or its time is over.
+        return
     job = ticket.job
+    reason = f"mayfly: {ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
+    _update(job, f"comment={reason}")
+    elsewhere = _others(environ)
+    # Slurm ends this step as soon as it has taken the job back.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         run(["scontrol", "requeue", job], timeout_s=CONTROL_LIMIT_S)
     except Failed as error:
         say(f"the job cannot be begun again: {error.message}")
         return
-    node = environ.get("SLURMD_NODENAME", "")
-    for change in (f"comment={reason}", f"excnodelist={node}" if _others(environ) else ""):
-        if change:
-            _update(job, change)
-    signal.pause()
+    if elsewhere:
+        # Not before: of a job that runs this cannot be changed.
+        _update(job, f"excnodelist={environ.get('SLURMD_NODENAME', '')}")
+
+
+def _is_wanted(job: str) -> bool:
+    """Tell whether the job is to run, as far as Slurm is concerned."""
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
+    try:
+        return run(argv, timeout_s=CONTROL_LIMIT_S).text().strip() == "RUNNING"
+    except Failed as error:
+        say(error.message)
+        return False
 
 
 def _others(environ: Mapping[str, str]) -> bool:

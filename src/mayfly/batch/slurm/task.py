@@ -17,6 +17,7 @@ _STEPS = {BATCH_STEP: "batch", INTERACTIVE_STEP: "interactive"}
 UNTOLD_MEMORY_MIB = 640
 """For a job whose memory Slurm does not count."""
 ASK_LIMIT_S = 30.0
+OWN_CGROUPS = Path("/proc/self/cgroup")
 _TIME = re.compile(r"(?:(\d{1,4})-)?(?:(\d{1,2}):)?(\d{1,3}):(\d{2})")
 
 
@@ -113,13 +114,19 @@ def parse_time(text: str) -> float:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def find_cgroup(job: int, node: str, *, top: Path = CGROUPS) -> str:
-    """Give the cgroup of a job's outer step, from the top of the tree; "" where there is none."""
-    tree = top if (top / "cgroup.controllers").exists() else top / "memory"
-    trees = [tree, *sorted(top.glob("freezer"))]
-    for each in trees:
-        for name in (f"slurm_{node}", "slurm", "system.slice/slurmstepd.scope"):
-            for pattern in (f"uid_*/job_{job}/step_extern", f"job_{job}/step_extern"):
-                for place in (each / name).glob(pattern):
-                    return f"/{place.relative_to(each)}"
+def find_cgroup(job: int, *, top: Path = CGROUPS, own: Path = OWN_CGROUPS) -> str:
+    """Give the cgroup of a job's step, from the top of the tree; "" where there is none.
+
+    It is that of the task that called us: so the machine is frozen when the step is suspended, its
+    memory counts for the step, and it is killed with it. The job's outer step would not do: it is
+    killed first when a job is cancelled, while the job may still end in its own way.
+    """
+    trees = [top] if (top / "cgroup.controllers").exists() else [top / "memory", top / "freezer"]
+    try:
+        found = re.findall(rf":(/\S*/job_{job}/step_[^/\s]+)", own.read_text())
+    except OSError:
+        return ""
+    for step in dict.fromkeys(found):
+        if any((tree / step.lstrip("/")).is_dir() for tree in trees):
+            return str(step)
     return ""

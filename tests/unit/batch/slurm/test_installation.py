@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from mayfly.batch.slurm.installation import SOURCE, setting
+from mayfly.batch.slurm.installation import SOURCE, described, setting
 from mayfly.batch.slurm.programs import NAMES, main
 from mayfly.cli.batch import batch
 from mayfly.errors import Missing
@@ -23,7 +24,7 @@ pytestmark = [
         reason="no headers of Slurm, or no compiler",
     ),
 ]
-CONF = b"ClusterName=lab # x\nSlurmctldHost=nowhere(192.0.2.1)\nKillWait=5"
+CONF = b"ClusterName=lab # x\nSlurmctldPidFile=/nowhere/pid\nKillWait=5"
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_uninstalling_restores_every_file(site: Path) -> None:
     programs = site / "lib/programs"
     stack = (site / "slurm/plugstack.conf").read_text()
     policy = f"policy={site}/home/policy.toml"
-    assert f"required {programs}/mayfly_spank.so programs={programs} {policy}\n" in stack
+    assert f"required {programs}/mayfly_spank.so programs={programs} {policy} epilog=yes\n" in stack
     assert f"Epilog={programs}/epilog\n" in (site / "slurm/slurm.conf").read_text()
     checked = json.loads(mayfly(site, "check", "--json").output)
     wrong = [one["name"] for one in checked if not one["ok"] and one["needed"]]
@@ -83,6 +84,23 @@ def test_an_epilog_of_the_sites_own_stays(site: Path) -> None:
     done = mayfly(site, "install")
     assert "Slurm has an epilog already, /site/epilog" in done.output
     assert (site / "slurm/slurm.conf").read_bytes() == before
+
+
+def test_where_the_controller_is_submissions_are_looked_at(site: Path) -> None:
+    conf = site / "slurm/slurm.conf"
+    here = socket.gethostname().split(".")[0]
+    conf.write_bytes(CONF + f"\nSlurmctldHost={here}(127.0.0.1)\n".encode())
+    (site / "slurm/job_submit.lua").write_text("function slurm_job_submit() return 0 end")
+    before = files(site)
+    mayfly(site, "install")
+    assert "JobSubmitPlugins=lua\n" in conf.read_text()
+    script = (site / "slurm/job_submit.lua").read_text()
+    assert script.startswith("function slurm_job_submit() return 0 end\n-- >>> mayfly >>>\n")
+    mayfly(site, "uninstall", "--yes")
+    assert files(site) == before
+    conf.write_bytes(before[str(conf)][1] + b"JobSubmitPlugins=all_partitions\n")
+    assert "are not refused at submission" in mayfly(site, "install").output
+    assert "Plugins=lua" not in conf.read_text()
 
 
 def test_without_slurm_it_is_said(site: Path) -> None:
@@ -130,6 +148,15 @@ def test_the_plugin_compiles_without_a_warning(tmp_path: Path) -> None:
         [*argv, "-o", str(tmp_path / "x.so"), str(SOURCE)], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_squeue_shows_of_a_job() -> None:
+    words = ["RUNNING", "None", "virt", "n1", "ada", "0", "(null)", "mayfly: machine of el9"]
+    text = "\x1f".join(words) + "\x1f\nPENDING\x1f\n"
+    shown = described(text)
+    assert (shown["state"], shown["note"]) == ("RUNNING", "mayfly: machine of el9")
+    assert "comment" not in shown
+    assert described("") == {}
 
 
 @pytest.mark.parametrize(

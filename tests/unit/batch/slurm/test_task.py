@@ -93,9 +93,11 @@ def test_what_squeue_says() -> None:
             parse_known(text)
 
 
-def test_the_cgroup_of_a_job_is_found_where_slurm_makes_it(tmp_path: Path) -> None:
-    assert find_cgroup(17, "n1", top=tmp_path) == ""
-    place = tmp_path / "memory/slurm_n1/uid_1000/job_17/step_extern"
-    place.mkdir(parents=True)
-    assert find_cgroup(17, "n1", top=tmp_path) == "/slurm_n1/uid_1000/job_17/step_extern"
-    assert find_cgroup(1, "n1", top=tmp_path) == ""
+def test_the_cgroup_of_a_job_is_found_from_its_tasks(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("4:memory:/slurm_n1/uid_1000/job_17/step_batch/task_0\n1:cpu:/\n")
+    assert find_cgroup(17, top=tmp_path, own=own) == ""
+    (tmp_path / "memory/slurm_n1/uid_1000/job_17/step_batch").mkdir(parents=True)
+    assert find_cgroup(17, top=tmp_path, own=own) == "/slurm_n1/uid_1000/job_17/step_batch"
+    assert find_cgroup(1, top=tmp_path, own=own) == ""
+    assert find_cgroup(17, top=tmp_path, own=tmp_path / "none") == ""
