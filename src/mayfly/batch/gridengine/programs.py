@@ -94,7 +94,7 @@ def prolog(call: Call) -> int:
         spool = Path(call.environ[SPOOL])
         ticket = ticket_of(call, spool)
         _write_ticket(spool / TICKET, ticket)
-    except (MayflyError, OSError, KeyError) as error:
+    except (MayflyError, OSError, KeyError, ValueError) as error:
         print(f"mayfly: the job cannot be registered: {error}", file=sys.stderr)
         return IN_ERROR
     return 0
@@ -213,7 +213,7 @@ def sensor(call: Call) -> int:
     """Grid Engine's own user's, on each host: say how Mayfly is here."""
     from mayfly.batch.gridengine.sensor import ask_status, report, values_of  # noqa: PLC0415
 
-    host = call.environ.get("MAYFLY_SENSOR_HOST") or _own_name()
+    host = _own_name(call.environ)
 
     def look() -> dict[str, str]:
         try:
@@ -225,9 +225,10 @@ def sensor(call: Call) -> int:
     return 0
 
 
-def _own_name() -> str:
+def _own_name(environ: Mapping[str, str]) -> str:
     """Give what Grid Engine calls this host."""
-    program = Path(os.environ.get("SGE_ROOT", "/")) / "utilbin/lx-amd64/gethostname"
+    programs = Path(environ.get("SGE_ROOT", "/")) / "utilbin"
+    program = programs / environ.get("SGE_ARCH", "lx-amd64") / "gethostname"
     argv = [str(program) if program.exists() else "/usr/lib/gridengine/gethostname", "-aname"]
     try:
         return run(argv, timeout_s=ASK_LIMIT_S).text().strip()
