@@ -17,6 +17,7 @@ from bench.client import BenchError
 from bench.deltas import Versions, make_versions
 from bench.groups import Bench
 from bench.listing import make_list
+from bench.minimal import minimal
 from bench.report import Findings, Metric, median, spread
 from bench.setting import QUICK, Setting
 from bench.swarm import by_http, fleet, in_chunks
@@ -210,6 +211,7 @@ GROUPS: Mapping[str, Callable[[Setting], Findings]] = {
     "lists": lists,
     "delta": delta,
     "swarm": swarm,
+    "minimal": minimal,
 }
 BENCH = Bench(name="images", text=str(__doc__), groups=GROUPS)
 

@@ -95,18 +95,25 @@ def cold_boots(
     steps: list[Steps] = []
     for number in range(setting.counts.cold_boots):
         setting.say(f"cold: boot {number + 1} of {setting.counts.cold_boots}")
-        memory = new_memory("bench-cold", template.shape.memory_mib << 20)
-        try:
-            with setting.directory() as work:
-                (work / "run").mkdir()
-                plan = cold_plan(engine, template, image, work / "run", memory)
-                plan.write(work / "plan.json")
-                seconds, step = _floor(setting, work / "plan.json")
-        finally:
-            os.close(memory)
+        seconds, step = cold_boot(setting, engine, template, image)
         cold.append(seconds)
         steps.append(step)
     return cold, steps
+
+
+def cold_boot(
+    setting: Setting, engine: Engine, template: Template, image: Image
+) -> tuple[float, Steps]:
+    """Boot once without the template, to the end of `true`; gives seconds and steps."""
+    memory = new_memory("bench-cold", template.shape.memory_mib << 20)
+    try:
+        with setting.directory() as work:
+            (work / "run").mkdir()
+            plan = cold_plan(engine, template, image, work / "run", memory)
+            plan.write(work / "plan.json")
+            return _floor(setting, work / "plan.json")
+    finally:
+        os.close(memory)
 
 
 def _ours(setting: Setting, image: str) -> tuple[float, Steps]:

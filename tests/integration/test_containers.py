@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ import pytest
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.container.kernel import kernel_kit
 from mayfly.images.mirror import host_mirror
+from mayfly.images.registry import Access, Registry, parse_reference
 from mayfly.model import Image
 from tests.conftest import BUILD_LIMIT_S, Cli
 from tests.integration import registries
+from tests.integration.cosigning import cosign, make_key
 from tests.unit.images.container import making
 from tests.unit.images.container.making import Entry, layer, symlink
 
@@ -99,6 +103,9 @@ def test_a_container_of_one_program_runs_as_a_machine(tiny: Cli) -> None:
     assert any("kernel 6." in step for step in image.derived)
     words = json.loads((image.disk.parent / "container.json").read_text())
     assert words["entrypoint"] == ["/bin/false"]
+    shown = tiny("image", "show", "tiny", check=True).stdout.decode().splitlines()
+    assert "container_entrypoint: /bin/false" in shown
+    assert "container_env:   PATH=/bin:/opt/x, GREETING=good day" in shown
 
 
 def test_its_variables_are_there_and_who_runs_it_is_not_its_say(tiny: Cli) -> None:
@@ -129,24 +136,45 @@ def test_the_same_program_dies_where_the_kernel_has_no_such_page(cli: Cli, tmp_p
     assert cli("run", "debian-12", "--", "./old", cwd=tmp_path).returncode == 128 + 11
 
 
-def test_a_vmdk_of_it_runs(tiny: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "tiny.vmdk"
-    words = ["-O", "vmdk", "-o", "subformat=streamOptimized", str(found(tiny, "tiny").disk)]
-    subprocess.run(["qemu-img", "convert", "-f", "qcow2", *words, str(file)], check=True)
-    tiny("image", "import", str(file), "--name", "from-vmdk", check=True)
-    assert ran(tiny, "from-vmdk", "echo", "from a vmdk") == "from a vmdk\n"
+def other_disk(disk: Path, kind: str, place: Path) -> Path:
+    """Make a disk of another kind of a qcow2, as other hypervisors have it."""
+    form = "vmdk" if kind == "ova" else kind
+    options = ["-o", "subformat=streamOptimized"] if form == "vmdk" else []
+    file = place / f"tiny.{form}"
+    words = ["-f", "qcow2", "-O", form, *options, str(disk), str(file)]
+    subprocess.run(["qemu-img", "convert", *words], check=True)
+    if kind != "ova":
+        return file
+    data = file.read_bytes()
+    sums = f"SHA256(tiny.vmdk)= {hashlib.sha256(data).hexdigest()}\n".encode()
+    packed = place / "tiny.ova"
+    entries = {"tiny.ovf": b"<Envelope/>", "tiny.mf": sums, "tiny.vmdk": data}
+    packed.write_bytes(layer(*(Entry(name=name, data=body) for name, body in entries.items())))
+    return packed
+
+
+@pytest.mark.parametrize("kind", ["vmdk", "vdi", "ova"])
+def test_a_disk_of_another_hypervisor_runs(tiny: Cli, tmp_path: Path, kind: str) -> None:
+    file = other_disk(found(tiny, "tiny").disk, kind, tmp_path)
+    name = f"from-{kind}"
+    tiny("image", "import", str(file), "--name", name, check=True)
+    assert ran(tiny, name, "echo", f"from a {kind}") == f"from a {kind}\n"
 
 
 @pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="needs squashfs-tools")
-def test_a_sif_becomes_an_image(home: Path, tmp_path: Path) -> None:
-    tree = tmp_path / "tree/etc"
-    tree.mkdir(parents=True)
-    (tree / "os-release").write_bytes(RELEASE)
-    content = making.squashfs(tmp_path / "fs", tree.parent).read_bytes()
+def test_a_sif_becomes_an_image_and_runs(tiny: Cli, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("etc", "bin"):
+        (tree / name).mkdir(parents=True)
+    (tree / "etc/os-release").write_bytes(RELEASE)
+    shutil.copy(shutil.which("busybox") or "", tree / "bin/busybox")
+    (tree / "bin/echo").symlink_to("busybox")
+    content = making.squashfs(tmp_path / "fs", tree).read_bytes()
     file = making.sif(tmp_path / "a.sif", content)
-    Cli(home=home)("image", "import", str(file), "--name", "from-sif", "--size", "1G", check=True)
-    image = found(Cli(home=home), "from-sif")
+    tiny("image", "import", str(file), "--name", "from-sif", "--size", "1G", check=True)
+    image = found(tiny, "from-sif")
     assert (image.os, image.source, image.disk_bytes) == ("tiny 1", "SIF a.sif", 1 << 30)
+    assert ran(tiny, "from-sif", "/bin/echo", "from a SIF") == "from a SIF\n"
 
 
 @pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
@@ -165,6 +193,53 @@ def test_an_image_that_skopeo_pushed_to_a_registry_becomes_one(home: Path, tmp_p
     assert image.os == "tiny 1"
     assert image.source.startswith(f"{reference} (manifest sha256:")
     assert refused.returncode == 4
+
+
+def test_a_container_image_must_be_signed_where_the_site_has_a_key(
+    make_cli: Callable[..., Cli], home: Path, tmp_path: Path
+) -> None:
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    key = make_key(tmp_path / "key")
+    (tmp_path / "site/cache").mkdir(parents=True)
+    # The kernel that was fetched already.
+    (tmp_path / "site/cache/kernels").symlink_to(home / "cache/kernels")
+    site = make_cli(tmp_path / "site")
+    with registries.running(tmp_path / "registry") as running:
+        place = parse_reference(f"docker://{running.host}/lab/tiny:1")
+        words = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
+        source = [f"docker-archive:{file}", f"docker://{place}"]
+        subprocess.run([*words, *source], check=True, capture_output=True)
+        site("trust", "registry", f"{running.host}/lab", "--key", str(key.public), check=True)
+        wanted = ("image", "import", f"docker://{place}", "--name", "tiny", "--size", "1G")
+        refused = site(*wanted)
+        cosign(place, str(Registry(place, Access(logins=())).manifest().digest), key)
+        site(*wanted, check=True)
+    assert (refused.returncode, b"rule 'unsigned'" in refused.stderr) == (8, True)
+    shown = site("trust", "show", "tiny", check=True).stdout.decode()
+    assert f"trusted: registry key '{running.host.replace(':', '-')}-lab'" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_disk_that_is_full_while_the_files_are_written_is_told(
+    make_cli: Callable[..., Cli],
+    home: Path,
+    tmp_path: Path,
+    small_disk: Callable[[Path, str], None],
+) -> None:
+    """The kernel's modules alone do not fit, which nobody can know before they are unpacked."""
+    small = tmp_path / "small"
+    small_disk(small, "size=60m,mode=755")
+    file = making.docker_archive(tmp_path / "tiny.tar", layers()[1:])
+    cli = make_cli(home, TMPDIR=str(small))
+    words = ("--name", "no-room", "--size", "1G")
+    done = cli("image", "import", f"docker-archive:{file}", *words)
+    assert done.returncode == 7, done.stderr
+    assert b"No space left on device" in done.stderr
+    assert b"TMPDIR moves the work" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert list(small.iterdir()) == []
+    assert list((home / "state/images/.work").iterdir()) == []
+    assert "no-room" not in cli("image", "list", check=True).stdout.decode()
 
 
 def test_a_kill_in_the_middle_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def test_logs_that_are_too_old_are_removed(host: Host) -> None:
     os.utime(old / "console.log", (0, 0))
     host.restart(signal.SIGKILL)
     wait_until(lambda: not old.exists(), "its end")
+    assert old.parent.exists()
 
 
 # --- the memory of templates ---------------------------------------------------------------------

@@ -6,14 +6,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from mayfly.errors import Quota
+from mayfly.images.build import make_file_system
 from mayfly.images.catalogue import Catalogue, check
+from mayfly.images.disk import Layout
+from mayfly.images.scratch import scratch
 from mayfly.model import Image
+from mayfly.units import GIB
 from tests.conftest import BUILD_LIMIT_S, Cli
 from tests.integration.waiting import wait_until
 
@@ -162,3 +168,19 @@ def test_a_build_without_room_does_not_begin(cold_cli: Cli, tmp_path: Path) -> N
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_disk_that_is_full_while_the_file_system_is_made_is_told(
+    tmp_path: Path, small_disk: Callable[[Path, str], None]
+) -> None:
+    """The tree has come into being, and is no smaller in its ext4."""
+    small = tmp_path / "small"
+    small_disk(small, "size=60m,mode=755")
+    layout = Layout(disk_bytes=GIB, disk_id=b"abcd", uuid=str(uuid.uuid4()))
+    with scratch(small) as place:
+        (place.tree / "large").write_bytes(os.urandom(50 << 20))
+        with pytest.raises(Quota, match="ran out of disk space") as caught:
+            make_file_system(place.private / "disk.raw", layout, place, 1_577_836_800)
+        assert "TMPDIR" in caught.value.hint
+    assert list(small.iterdir()) == []

@@ -227,6 +227,12 @@ def test_what_no_machine_has_is_refused_in_the_terminal(
     assert cluster.run("squeue", "-h").stdout == ""
 
 
+def test_a_shell_on_the_submitting_host_is_no_machine(cluster: Slurm) -> None:
+    done = cluster.user("salloc", MEMORY, VM, "true")
+    assert done.returncode != 0
+    assert "mayfly: salloc gives a shell on this host, which is no machine" in done.stderr
+
+
 def test_what_there_is_is_listed(cluster: Slurm) -> None:
     done = cluster.user("srun", "--vm-image=list")
     assert done.returncode == 0, done.stderr
@@ -278,3 +284,25 @@ def test_the_one_switch_turns_it_all_off(cluster: Slurm) -> None:
     assert "machines for jobs are switched off" in done.stderr
     done = cluster.user("srun", MEMORY, "--partition=virt", "hostname")
     assert done.stdout.strip() == os.uname().nodename
+
+
+def test_a_host_that_is_sick_takes_itself_out_and_comes_back(cluster: Slurm) -> None:
+    def state() -> str:
+        return cluster.run("sinfo", "-h", "-N", "-n", "n1", "-p", "main", "-o", "%T %E").stdout
+
+    health = ["env", "SLURMD_NODENAME=n1", f"{cluster.top}/programs/health"]
+    cluster.host.ask("drain")
+    try:
+        assert cluster.run(*health).stdout == "drained: in service: drained\n"
+        wait_until(lambda: state() == "drained mayfly: in service: drained\n", "the drain")
+        done = cluster.user("srun", MEMORY, "--partition=main", "printenv", "SLURMD_NODENAME")
+        assert done.stdout == "n2\n"
+    finally:
+        cluster.host.ask("undrain")
+    assert cluster.run(*health).stdout == "resumed\n"
+    wait_until(lambda: state().startswith("idle"), "the node")
+    # What an admin has drained stays so.
+    cluster.run("scontrol", "update", "nodename=n1", "state=drain", "reason=a broken fan")
+    assert cluster.run(*health).stdout == "well\n"
+    assert "a broken fan" in state()
+    cluster.run("scontrol", "update", "nodename=n1", "state=resume")

@@ -17,7 +17,7 @@ from pathlib import Path
 from mayfly.config import Paths
 from mayfly.errors import Invalid, MayflyError, Missing, Untrusted
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.lists.admission import Admission, admission, of_several
+from mayfly.images.lists.admission import Admission, Signatures, admission, of_several
 from mayfly.images.lists.rules import Rule
 from mayfly.images.lists.store import TrustStore
 from mayfly.images.lists.subscriptions import Subscription
@@ -60,7 +60,7 @@ class Gate:
     _policy: Policy | None = None
     _policy_seen: Signature | None = None
     _lists_seen: Signature | None = None
-    _lists: dict[str, tuple[Subscription, ...]] = field(default_factory=dict)
+    _lists: dict[str, tuple[tuple[Subscription, ...], Signatures]] = field(default_factory=dict)
     _blocked: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -111,9 +111,12 @@ class Gate:
         if key not in self._lists:
             # A user's own word is good for what he brings along, and for nothing else.
             stores = self._stores() if origin is Origin.USER else self._stores()[:1]
-            found = [each.subscriptions(only=sha512) for each in stores]
-            self._lists[key] = tuple(each for some in found for each in some)
-        return admission(sha512, self._lists[key], blocked=self._blocked, now=now)
+            self._lists[key] = (
+                tuple(each for store in stores for each in store.subscriptions(only=sha512)),
+                _signatures(stores, sha512),
+            )
+        lists, signed = self._lists[key]
+        return admission(sha512, lists, blocked=self._blocked, now=now, signed=signed)
 
     def facts(self, image: Image, now: datetime) -> ImageFacts:
         """Give what a policy asks of an image."""
@@ -209,6 +212,13 @@ class Gate:
                 self._lists_seen = seen
 
 
+def _signatures(stores: Iterable[TrustStore], sha512: str) -> Signatures:
+    return Signatures(
+        seen=tuple(each for store in stores for each in store.signed(sha512)),
+        keys=tuple(each for store in stores for each in store.registry_keys()),
+    )
+
+
 def gate_of(paths: Paths) -> Gate:
     """Give the gate that a user's own machines pass."""
     alone = paths.site_images == paths.images
@@ -234,7 +244,10 @@ def facts_of(image: Image, found: Admission, origin: Origin) -> ImageFacts:
         origin=origin,
         trust=_trust(found),
         words="" if found.trusted else str(found.refusals[0]),
-        lists=tuple(name for each in found.vouchers for name in (each.identifier, each.title)),
+        lists=(
+            *(name for each in found.vouchers for name in (each.identifier, each.title)),
+            *(each.key.name for each in found.keys),
+        ),
         endorsers=tuple(
             who.dn
             for each in found.vouchers
@@ -295,17 +308,24 @@ def _readable() -> Iterator[None]:
 def _lists_signature(stores: Iterable[TrustStore]) -> Signature:
     files: list[Path] = []
     for store in stores:
-        files.append(store.directory / "blocked.json")
+        # What is in ``signed`` is only added to: the time of the directory tells.
+        files += [store.directory / "blocked.json", store.directory / "signed"]
         try:
-            with os.scandir(store.directory / "subscriptions") as entries:
-                files += sorted(Path(entry.path) for entry in entries if entry.name[0] != ".")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+            files += _entries(store.directory / "subscriptions")
+            files += _entries(store.directory / "registries")
         except PermissionError:
             if os.access(store.directory.parent, os.X_OK):
                 raise
             # Nothing of the site's can be had then, its images neither.
     return _signature(files)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _signature(files: Iterable[Path]) -> Signature:

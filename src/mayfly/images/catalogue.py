@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from mayfly.errors import Conflict, Denied, Invalid, Missing, Untrusted
@@ -43,7 +44,7 @@ from mayfly.model import Image
 log = logging.getLogger("mayfly.images")
 
 DISK = "disk.qcow2"
-__all__ = ["DISK", "Catalogue", "Draft", "check", "check_name"]
+__all__ = ["DISK", "Catalogue", "Draft", "Existing", "check", "check_name"]
 
 
 def check(image: Image) -> None:
@@ -70,6 +71,16 @@ def check(image: Image) -> None:
         raise Untrusted(
             f"the disk of image '{image.name}' was changed since it was admitted", hint=again
         )
+
+
+class Existing(StrEnum):
+    """What becomes of an image that has the name already."""
+
+    REFUSE = "refuse"
+    """It stays, and the new one is refused."""
+    REPLACE = "replace"
+    KEEP = "keep"
+    """It stays beside the new one, as an older version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mayfly.errors import Failed, Invalid
-from mayfly.images.catalogue import Catalogue, Draft
+from mayfly.images.catalogue import Catalogue, Draft, Existing
 from mayfly.images.convert import convert
 from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
@@ -54,11 +54,11 @@ def import_image(
     catalogue: Catalogue,
     *,
     os_name: str = "unknown",
-    force: bool = False,
+    existing: Existing = Existing.REFUSE,
     report: Report = silent,
 ) -> Image:
     """Convert a disk file and admit it to the catalogue."""
-    return import_file(file, name, catalogue, Origin(os=os_name), force=force, report=report)
+    return import_file(file, name, catalogue, Origin(os=os_name), existing=existing, report=report)
 
 
 def import_file(
@@ -67,14 +67,19 @@ def import_file(
     catalogue: Catalogue,
     origin: Origin,
     *,
-    force: bool = False,
+    existing: Existing = Existing.REFUSE,
     report: Report = silent,
 ) -> Image:
     """Convert a disk file of known origin and admit it to the catalogue."""
     with (
         about(file),
         opened_file(file) as source,
-        catalogue.draft(name, work=f"import {file.name}", force=force) as draft,
+        catalogue.draft(
+            name,
+            work=f"import {file.name}",
+            force=existing is Existing.REPLACE,
+            keep=existing is Existing.KEEP,
+        ) as draft,
     ):
         if not is_ova(source):
             _judge(source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mayfly.errors import Conflict, Invalid, Missing, Untrusted
-from mayfly.images.catalogue import Catalogue, check_name
+from mayfly.images.catalogue import Catalogue, Existing, check_name
 from mayfly.images.follow import Report, silent
 from mayfly.images.importer import Origin, import_file
 from mayfly.images.lists.offers import Offer
@@ -48,7 +48,7 @@ class Puller:
     downloads: Downloads
     terms: Terms = field(default_factory=Terms)
     report: Report = silent
-    force: bool = False
+    existing: Existing = Existing.REFUSE
     make_room: Callable[[int], None] = lambda wanted_bytes: None
     """Called before an image of this size comes into the catalogue."""
 
@@ -65,7 +65,12 @@ class Puller:
             self.make_room(got.size_bytes)
             origin = replace(pull.origin, sha512=sha512)
             return import_file(
-                got.file, pull.name, self.catalogue, origin, force=self.force, report=self.report
+                got.file,
+                pull.name,
+                self.catalogue,
+                origin,
+                existing=self.existing,
+                report=self.report,
             )
 
     def find_here(self, pull: Pull) -> Image | None:
@@ -77,10 +82,12 @@ class Puller:
             return None
         if pull.sha512 and here.endorsed_sha512 == pull.sha512:
             return here
-        if not self.force and here.disk.parent.parent == self.catalogue.own:
+        refused = self.existing is Existing.REFUSE
+        if refused and here.disk.parent.parent == self.catalogue.own:
             raise Conflict(
                 f"there is an image '{pull.name}' already, and it is another one",
-                hint="give --force to replace it, or --name for another name",
+                hint="give --force to replace it, --new-version to keep both, "
+                "or --name for another name",
             )
         return None
 

@@ -13,6 +13,7 @@ from mayfly.images.container.convert import Opener, Wish, import_container
 from mayfly.images.container.layout import opened_layout
 from mayfly.images.container.remote import opened_remote
 from mayfly.images.container.siffile import opened_sif
+from mayfly.images.cosign.book import SignatureBook
 from mayfly.images.follow import Report, silent
 from mayfly.images.importer import import_image
 from mayfly.images.outside import about, opened_file
@@ -32,6 +33,8 @@ class Ways:
     cache: Path
     access: Access = field(default_factory=Access)
     terms: Terms = field(default_factory=Terms)
+    book: SignatureBook = field(default_factory=SignatureBook)
+    """Which images of registries must be signed."""
 
     @property
     def downloads(self) -> Downloads:
@@ -68,21 +71,41 @@ def import_source(
     report: Report = silent,
 ) -> Image:
     """Bring in an image from whatever ``source`` names."""
-    opener = container_opener(source, ways, report)
+    if source.startswith(SCHEME):
+        return _import_remote(source, wish, catalogue, ways, report)
+    opener = container_opener(source, report)
     if opener is None:
         return import_image(
             Path(source),
             wish.name,
             catalogue,
             os_name=wish.os or "unknown",
-            force=wish.force,
+            existing=wish.existing,
             report=report,
         )
     with about(source):
         return import_container(opener, wish, catalogue, cache=ways.cache, report=report)
 
 
-def container_opener(source: str, ways: Ways, report: Report) -> Opener | None:
+def _import_remote(
+    source: str, wish: Wish, catalogue: Catalogue, ways: Ways, report: Report
+) -> Image:
+    registry = Registry(parse_reference(source), ways.access)
+    report("look for signatures", None)
+    signed = ways.book.check(registry)
+    with about(source):
+        made = import_container(
+            lambda _: opened_remote(registry, ways.downloads, ways.terms),
+            wish,
+            catalogue,
+            cache=ways.cache,
+            report=report,
+        )
+    ways.book.note(made, signed)
+    return made
+
+
+def container_opener(source: str, report: Report) -> Opener | None:
     """Give what opens a container image; None when the source is a disk."""
     if source.startswith(ARCHIVE):
         named = parse_named(source.removeprefix(ARCHIVE))
@@ -90,9 +113,6 @@ def container_opener(source: str, ways: Ways, report: Report) -> Opener | None:
     if source.startswith(LAYOUT):
         named = parse_named(source.removeprefix(LAYOUT))
         return lambda _: opened_layout(named.path, named.tag)
-    if source.startswith(SCHEME):
-        registry = Registry(parse_reference(source), ways.access)
-        return lambda _: opened_remote(registry, ways.downloads, ways.terms)
     with about(Path(source)), opened_file(Path(source)) as file:
         head = file.read(sif.HEADER_BYTES)
     return partial(opened_sif, Path(source)) if sif.is_sif(head) else None

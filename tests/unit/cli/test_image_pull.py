@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from mayfly.cli.endorse import lists
 from mayfly.cli.image import image as group
 from mayfly.cli.image import make, pull
 from mayfly.config import Paths
@@ -23,6 +24,7 @@ from mayfly.images.pull import Puller, find_place, name_of, of_url
 from mayfly.images.transfer.digest import parse_sha512
 from mayfly.images.transfer.part import Downloads
 from mayfly.images.transfer.source import DirectorySource, WebSource
+from tests.unit.cli.endorsing import command
 from tests.unit.images.disks import content, raw_disk
 from tests.unit.images.lists.samples import listed
 from tests.unit.images.lists.test_admission import accepted, subscription
@@ -41,7 +43,7 @@ def server() -> Iterator[Server]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MAYFLY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "none"))
-    for module in (pull, make):
+    for module in (pull, make, lists):
         monkeypatch.setattr(module, "tidy_on_signals", lambda: None)
     return tmp_path / "home"
 
@@ -310,3 +312,34 @@ def test_without_room_for_the_image_what_was_fetched_is_kept(
 @pytest.mark.parametrize("name", ["pull", "push"])
 def test_help_teaches_by_example(name: str) -> None:
     assert f"  mayfly image {name} el9" in mayfly_image(name, "--help").stdout
+
+
+def test_what_is_published_with_its_images_is_pulled(
+    server: Server, home: Path, tmp_path: Path
+) -> None:
+    """An endorser's commands, a server, and a site's: nobody copies anything by hand."""
+    www = tmp_path / "www"
+    www.mkdir()
+    home.mkdir()
+    (home / "config.toml").write_text("trust_local_urls = true\n")
+    url, answers = server
+    for name in ("site.list", "theirs.qcow2"):
+        answers[f"/{name}"] = lambda asked: reply(body=(www / asked.path[1:]).read_bytes())(asked)
+    raw = str(raw_disk(tmp_path / "theirs.raw"))
+    for words in (
+        ("image", "import", raw, "--name", "theirs"),
+        ("endorse", "key", "create", "--subject", "/CN=Jo"),
+        ("endorse", "image", "theirs"),
+        ("endorse", "list", "create", "site", "--title", "Ours", "--uri", f"{url}/site.list"),
+        ("endorse", "list", "add", "site", "theirs"),
+        ("endorse", "list", "sign", "site"),
+        ("endorse", "list", "publish", "site", www / "site.list", "--with-images"),
+        ("trust", "add", home / "state/endorse/cert.pem"),
+        ("trust", "subscribe", f"{url}/site.list", "--endorser", "/CN=Jo"),
+        ("image", "pull", "theirs", "--name", "ours"),
+    ):
+        command(*words)
+    assert sorted(each.name for each in www.glob("[!.]*")) == ["site.list", "theirs.qcow2"]
+    assert shown("ours")["endorsed_sha512"] == shown("theirs")["sha512"]
+    with pytest.raises(click.UsageError, match="exclude"):
+        mayfly_image("pull", "theirs", "--force", "--new-version")

@@ -16,6 +16,7 @@ from mayfly.config import Paths
 from mayfly.errors import Denied, Invalid, Missing, Untrusted
 from mayfly.host.permission import Gate, Permit, facts_of, gate_of, person_of
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.cosign.keys import RegistryKey, Signed
 from mayfly.images.lists.store import TrustStore
 from mayfly.model import Account, Group, Image, NetworkMode
 from mayfly.policy.model import Ask, Origin, Trust, Wish
@@ -171,6 +172,57 @@ def test_a_look_costs_little(gate: Gate, images: Path) -> None:
     for _ in range(20):
         ask(gate, images)
     assert (time.process_time() - began) / 20 < 0.02
+
+
+def believed(name: str = "lab", until: datetime | None = None) -> RegistryKey:
+    return RegistryKey(
+        name=name, prefix="r.example.org", pem="", kind="EC", fingerprint="f", until=until
+    )
+
+
+def signed_in(trust: Path, image: Image) -> TrustStore:
+    """Note down what an import does that found a signature."""
+    store = TrustStore(directory=trust)
+    digest = "sha256:" + "1" * 64
+    seen = Signed(repository="r.example.org/lab", digest=digest, fingerprint="f", at=now())
+    store.note_signed(image.sha512, replace(seen, at=seen.at.replace(microsecond=0)))
+    return store
+
+
+def test_the_key_of_a_registry_vouches_for_what_it_signed(gate: Gate, images: Path) -> None:
+    store = signed_in(gate.site_trust, image_in(images))
+    write_policy(gate.policy_file, ALL, "lists = ['lab']\n")
+    assert "rule 'unendorsed'" in refusal(gate, images)
+    before = gate.state()
+    store.add_registry_key(believed())
+    assert gate.state() != before
+    assert ask(gate, images).image == "debian-12"
+    assert "rule 'unendorsed'" in refusal(gate, images, wish("el9"))
+    ended = now() - timedelta(hours=1)
+    store.add_registry_key(believed(until=ended.replace(microsecond=0)), force=True)
+    assert "rule 'key-expired'" in refusal(gate, images)
+    store.add_registry_key(believed(), force=True)
+    store.block(image_in(images).sha512, "a hole")
+    assert "rule 'blocked'" in refusal(gate, images)
+    store.unblock(image_in(images).sha512)
+    store.add_registry_key(believed("other"))
+    store.remove_registry_key("lab")
+    # Trusted by the other key; but the policy wants this one's word.
+    assert "no rule allows image debian-12" in refusal(gate, images)
+    store.remove_registry_key("other")
+    assert "rule 'unendorsed'" in str(gate.distrust(image_in(images), now()))
+
+
+def test_what_a_user_has_seen_signed_is_good_for_his_own_images_only(
+    own: Gate, images: Path, tmp_path: Path
+) -> None:
+    assert own.own_trust is not None
+    write_policy(own.policy_file, ALL)
+    TrustStore(directory=own.site_trust).add_registry_key(believed())
+    for image in (mine(tmp_path), image_in(images)):
+        signed_in(own.own_trust, image)
+    assert own.admission(mine(tmp_path), now()).trusted
+    assert not own.admission(image_in(images), now()).trusted
 
 
 # --- a policy ------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mayfly.errors import Conflict, Invalid, Missing
-from mayfly.images.catalogue import Catalogue, check
-from mayfly.images.importer import import_image
+from mayfly.images.catalogue import Catalogue, Existing, check
+from mayfly.images.importer import Origin, import_file, import_image
 from mayfly.units import MIB
 from tests.unit.images.disks import content, converted, raw_disk
 
@@ -141,4 +141,23 @@ def test_a_name_in_use_needs_force(raw: Path, catalogue: Catalogue) -> None:
     import_image(raw, "mine", catalogue)
     with pytest.raises(Conflict):
         import_image(raw, "mine", catalogue)
-    import_image(raw, "mine", catalogue, force=True)
+    import_image(raw, "mine", catalogue, existing=Existing.REPLACE)
+    assert len(catalogue.versions("mine")) == 1
+
+
+def test_a_new_version_leaves_the_one_before(raw: Path, catalogue: Catalogue) -> None:
+    origin = Origin(version="1")
+    before = import_file(raw, "mine", catalogue, origin)
+    with raw.open("r+b") as disk:
+        disk.seek(1 << 20)
+        disk.write(b"another")
+    origin = Origin(version="2")
+    after = import_file(raw, "mine", catalogue, origin, existing=Existing.KEEP)
+    assert before.sha512 != after.sha512
+    assert [each.version for each in catalogue.versions("mine")] == ["2", "1"]
+    assert catalogue.find("mine").sha512 == after.sha512
+    old = catalogue.find("mine@1")
+    check(old)
+    assert old.sha512 == before.sha512
+    with pytest.raises(Conflict, match="version"):
+        import_file(raw, "mine", catalogue, Origin(version="1"), existing=Existing.KEEP)

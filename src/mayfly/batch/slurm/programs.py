@@ -19,7 +19,7 @@ from mayfly.batch.wish import parse_wish
 from mayfly.errors import Failed, MayflyError
 
 COMMENT_LONGEST = 300
-NAMES = ("register", "release", "epilog", "submit", "starter")
+NAMES = ("register", "release", "epilog", "submit", "starter", "health")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +149,26 @@ def starter(call: Call) -> int:
     return start_task(call.words, call.environ, settings)
 
 
+def health(call: Call) -> int:
+    """Root's, for Slurm's HealthCheckProgram: a host on which Mayfly is sick gets no jobs."""
+    from mayfly.batch.slurm.health import tend  # noqa: PLC0415 - not for each task
+
+    node = call.environ.get("SLURMD_NODENAME", "") or os.uname().nodename.split(".")[0]
+    try:
+        print(tend(node, call.site.settings()))
+    except MayflyError as error:
+        print(f"mayfly: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
 _PROGRAMS: Mapping[str, Callable[[Call], int]] = {
     "register": register,
     "release": release,
     "epilog": epilog,
     "submit": submit,
     "starter": starter,
+    "health": health,
 }
 
 

@@ -13,11 +13,13 @@ import click
 from mayfly.cli.endorse.group import drafts, endorse, entries, signer_of
 from mayfly.cli.endorse.image import described_again
 from mayfly.cli.endorse.shown import list_as_json, show_list
+from mayfly.cli.image.group import tidy_on_signals
 from mayfly.cli.output import Progress, plain, print_json, print_table
 from mayfly.config import Paths
 from mayfly.errors import Invalid, Missing
 from mayfly.images.catalogue import check
 from mayfly.images.lists.check import peek_list
+from mayfly.images.lists.copies import Copy, plan_copies
 from mayfly.images.lists.endorse import (
     UNSIGNED,
     new_list,
@@ -203,17 +205,21 @@ def _with_email(images: ImageList, email: str) -> ImageList:
 @lists.command(
     "publish",
     epilog="""\b
-Example:
+Examples:
   mayfly endorse list publish site /var/www/html/site.list
+  mayfly endorse list publish site /var/www/html/site.list --with-images
 
 \b
-FILE is replaced in one step, and never by an older version or by another list.
+With --with-images each image that the list has beside itself is copied there too,
+before the list; what is there already stays. FILE is replaced in one step, and never
+by an older version or by another list.
 Publish by https: who can change what a site fetches can keep a new list away.
 """,
 )
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
-def publish_list(name: str, file: Path) -> None:
+@click.option("--with-images", is_flag=True, help="Copy the images, too.")
+def publish_list(name: str, file: Path, with_images: bool) -> None:
     """Put the signed list NAME where a web server has it."""
     signed = drafts().signed_file(name)
     images = drafts().read(name)
@@ -229,8 +235,29 @@ def publish_list(name: str, file: Path) -> None:
             f"list '{name}' was changed since it was signed",
             hint=f"'mayfly endorse list sign {name}' signs it again",
         )
-    publish(message, file.absolute())
+    place, progress = file.absolute(), Progress()
+    copies: tuple[Copy, ...] = ()
+    if with_images:
+        tidy_on_signals()
+        copies, elsewhere = plan_copies(images, place, _disks())
+        for image in elsewhere:
+            progress.warn(f"not copied: {image.title}, which is fetched from {image.uri}")
+    try:
+        publish(message, place, copies, lambda title, part: progress(_copying(title, part)))
+    finally:
+        progress.clear()
     click.echo(f"published {name}, version {images.version}: {file}")
+    for copy in copies:
+        click.echo(f"  {plain(copy.image.title)}: {plain(str(copy.place))}")
+
+
+def _copying(title: str, part: float) -> str:
+    return f"copy {plain(title)} ({part:.0%})"
+
+
+def _disks() -> dict[str, Path]:
+    """Give the disks that are here, of older versions too, by SHA-512."""
+    return {each.sha512: each.disk for each in catalogue_of(Paths.for_user()).versions()}
 
 
 @lists.command(

@@ -6,7 +6,7 @@ import click
 
 from mayfly.cli.image.group import explaining, image, own_catalogue
 from mayfly.cli.image.look import as_json_of
-from mayfly.cli.image.whereabouts import is_endorsed
+from mayfly.cli.image.whereabouts import endorsed_of
 from mayfly.cli.output import print_json, print_table
 from mayfly.config import Paths
 from mayfly.images.search import Query, search
@@ -49,7 +49,7 @@ def search_images(
     paths = Paths.for_user()
     query = Query(text=text, os=os_name, version=version, arch=arch, tags=tags)
     found = search(own_catalogue().versions(), query)
-    vouched = {each.sha512: is_endorsed(each, paths) for each in found}
+    vouched = endorsed_of(found, paths)
     if endorsed is not None:
         found = [each for each in found if vouched[each.sha512] is endorsed]
     if as_json:

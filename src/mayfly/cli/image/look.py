@@ -10,7 +10,7 @@ import click
 
 from mayfly.cli.image.group import explaining, image, own_catalogue
 from mayfly.cli.image.whereabouts import surroundings
-from mayfly.cli.output import print_json, print_table
+from mayfly.cli.output import plain, print_json, print_table
 from mayfly.config import Paths
 from mayfly.images.catalogue import check
 from mayfly.images.glue import PREFIX, glue_1, glue_2
@@ -74,7 +74,7 @@ def show_image(name: str, as_json: bool) -> None:
     else:
         for key, value in shown.items():
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            click.echo(f"{key + ':':<16} {text}".rstrip())
+            click.echo(plain(f"{key + ':':<16} {text}".rstrip()).replace("\n", "?"))
     check(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
-from mayfly.cli.image.pull import access_of, import_url, is_url
+from mayfly.cli.image.pull import access_of, book_of, existing_of, import_url, is_url
 from mayfly.images.build import build
 from mayfly.images.container.convert import Wish
 from mayfly.images.farm.blueprint import Blueprint
@@ -72,8 +72,7 @@ def build_image(recipe: str, force: bool, new_version: bool, **typed: Any) -> No
     """Build an image from Debian's packages, by a recipe; takes about a minute."""
     if typed["security_mirror"] and not typed["mirror"]:
         raise click.UsageError("--security-mirror needs --mirror")
-    if force and new_version:
-        raise click.UsageError("--force and --new-version exclude each other")
+    existing_of(force=force, new_version=new_version)
     wanted = _wanted(recipe, typed)
     tidy_on_signals()
     steps = Steps(wanted.title)
@@ -114,7 +113,7 @@ Examples:
   mayfly image import https://images.example.org/el9.qcow2 --sha512 0b6f… --name el9
   mayfly image import docker-archive:tools.tar --name tools
   mayfly image import oci:layout:v3 --name tools-3 --size 20G
-  mayfly image import docker://registry.example.org/lab/tools:3 --name tools-3
+  mayfly image import docker://registry.example.org/lab/tools:4 --name tools --new-version
   mayfly image import analysis.sif --name analysis
 
 \b
@@ -130,22 +129,36 @@ Mayfly's; its variables are taken over, its entry point is not.
 @click.option("--size", default="8G", show_default=True, help="Disk, for a container image.")
 @click.option("--sha512", help="Of the file at URL, from a source that you trust.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
 def import_file(
-    source: str, name: str, os_name: str, size: str, sha512: str | None, force: bool
+    source: str,
+    name: str,
+    os_name: str,
+    size: str,
+    sha512: str | None,
+    force: bool,
+    new_version: bool,
 ) -> None:
     """Import a disk file, such as a distribution's cloud image, or a container image."""
-    wish = Wish(name=name, os=os_name, disk_bytes=check_disk_bytes(parse_size(size)), force=force)
+    existing = existing_of(force=force, new_version=new_version)
+    disk_bytes = check_disk_bytes(parse_size(size))
+    wish = Wish(name=name, os=os_name, disk_bytes=disk_bytes, existing=existing)
     tidy_on_signals()
     steps = Steps(name)
     if is_url(source) and not source.startswith(SCHEME):
         made = import_url(
-            source, steps, name=name, os_name=os_name or "unknown", sha512=sha512, force=force
+            source, steps, name=name, os_name=os_name or "unknown", sha512=sha512, existing=existing
         )
     elif sha512:
         raise click.UsageError("--sha512 is for a URL")
     else:
         paths, settings = load()
-        ways = Ways(cache=paths.cache, access=access_of(settings), terms=Terms(watch=steps.watch))
+        ways = Ways(
+            cache=paths.cache,
+            access=access_of(settings),
+            terms=Terms(watch=steps.watch),
+            book=book_of(paths),
+        )
         made = import_source(source, wish, own_catalogue(), ways, report=steps)
     steps.done(made, "imported")

@@ -11,8 +11,11 @@ import click
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
 from mayfly.config import Paths, Settings
 from mayfly.errors import Untrusted
+from mayfly.images.catalogue import Existing
 from mayfly.images.chunks.assemble import chunk_downloads
 from mayfly.images.chunks.pulling import Chunking, find_index, pull_chunks
+from mayfly.images.cosign.book import SignatureBook
+from mayfly.images.cosign.keys import Signed
 from mayfly.images.keeping import make_room
 from mayfly.images.lists.authorities import Anchors
 from mayfly.images.lists.following import follower_for, trust_settings
@@ -55,6 +58,7 @@ stopped when the same is pulled again; parts that nobody wants are removed after
 @click.option("--os", "os_name", help="What is on the disk.")
 @click.option("--whole", is_flag=True, help="Fetch the whole file, also where there are chunks.")
 @click.option("--force", is_flag=True, help="Replace an image of the same name.")
+@click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
 def pull_image(
     what: str,
@@ -65,16 +69,20 @@ def pull_image(
     os_name: str | None,
     whole: bool,
     force: bool,
+    new_version: bool,
 ) -> None:
     """Fetch an image that somebody vouches for."""
+    existing = existing_of(force=force, new_version=new_version)
     tidy_on_signals()
     paths, settings = load()
     steps = Steps(name or what)
     digest = parse_sha512(sha512) if sha512 else None
     chunking: Chunking | None = None
+    signed: Signed | None = None
     _check_options(what, digest, place)
     if what.startswith(SCHEME):
         registry = Registry(parse_reference(what), access_of(settings))
+        signed = book_of(paths).check(registry)
         pull = of_registry(registry, name=name or "", digest=digest)
     elif is_url(what):
         pull = of_url(what, name=name or "", digest=digest, most_bytes=parse_size(limit))
@@ -85,7 +93,8 @@ def pull_image(
         pull = of_offer(offer, name=name or "", place=place or "", rules=rules)
         chunking = None if whole else chunking_for(paths, settings, steps, offer)
     pull = _named(pull, os_name)
-    made = _pull(puller_for(paths, settings, steps, force=force), pull, chunking)
+    made = _pull(puller_for(paths, settings, steps, existing), pull, chunking)
+    book_of(paths).note(made, signed)
     steps.done(made, "pulled")
     follower_for(settings, paths.trust, own_catalogue()).announce(datetime.now(UTC))
 
@@ -144,7 +153,7 @@ def _named(pull: Pull, os_name: str | None) -> Pull:
 
 
 def import_url(
-    url: str, steps: Steps, *, name: str, os_name: str, sha512: str | None, force: bool
+    url: str, steps: Steps, *, name: str, os_name: str, sha512: str | None, existing: Existing
 ) -> Image:
     """Fetch a file and import it, also one that nobody vouches for."""
     digest = parse_sha512(sha512) if sha512 else None
@@ -152,10 +161,17 @@ def import_url(
         steps.note(f"nothing vouches for {url}: give --sha512 to have it checked")
     paths, settings = load()
     pull = _named(of_url(url, name=name, digest=digest), os_name)
-    made = puller_for(paths, settings, steps, force=force).pull(pull)
+    made = puller_for(paths, settings, steps, existing).pull(pull)
     if digest is None:
         steps.note(f"its sha512 was {made.endorsed_sha512}")
     return made
+
+
+def existing_of(*, force: bool, new_version: bool) -> Existing:
+    """Give what becomes of an image of the same name."""
+    if force and new_version:
+        raise click.UsageError("--force and --new-version exclude each other")
+    return Existing.REPLACE if force else Existing.KEEP if new_version else Existing.REFUSE
 
 
 def is_url(text: str) -> bool:
@@ -163,7 +179,7 @@ def is_url(text: str) -> bool:
     return bool(_URL.match(text))
 
 
-def puller_for(paths: Paths, settings: Settings, steps: Steps, *, force: bool) -> Puller:
+def puller_for(paths: Paths, settings: Settings, steps: Steps, existing: Existing) -> Puller:
     """Give what brings images to the calling user, within the quota."""
 
     def room(wanted_bytes: int) -> None:
@@ -180,8 +196,14 @@ def puller_for(paths: Paths, settings: Settings, steps: Steps, *, force: bool) -
         downloads=Downloads(directory=paths.cache / "downloads"),
         terms=Terms(watch=steps.watch),
         report=steps,
-        force=force,
+        existing=existing,
     )
+
+
+def book_of(paths: Paths) -> SignatureBook:
+    """Give which images of registries must be signed for the calling user."""
+    places = dict.fromkeys((paths.trust, paths.site_trust))
+    return SignatureBook(stores=[TrustStore(directory=each) for each in places])
 
 
 def access_of(settings: Settings) -> Access:

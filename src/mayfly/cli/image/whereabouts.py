@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from mayfly.errors import MayflyError
 from mayfly.host import client
 from mayfly.host.permission import gate_of
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.container.said import read_said
 from mayfly.images.lists.admission import Admission
 from mayfly.images.tested import read_tests
 from mayfly.model import Image
@@ -24,10 +26,13 @@ def admission_of(image: Image, paths: Paths) -> Admission | None:
     return gate_of(paths).admission(image, datetime.now(UTC))
 
 
-def is_endorsed(image: Image, paths: Paths) -> bool:
-    """Tell whether a list that is subscribed here vouches for an image now."""
-    found = admission_of(image, paths)
-    return found is not None and found.trusted
+def endorsed_of(images: Iterable[Image], paths: Paths) -> dict[str, bool]:
+    """Tell which images a list, or a key, vouches for now; by the SHA-512 of their disks.
+
+    One gate is asked for all: it looks once whether anything has changed.
+    """
+    gate, now = gate_of(paths), datetime.now(UTC)
+    return {each.sha512: gate.admission(each, now).trusted for each in images}
 
 
 def surroundings(image: Image, catalogue: Catalogue, paths: Paths) -> dict[str, Any]:
@@ -46,6 +51,21 @@ def surroundings(image: Image, catalogue: Catalogue, paths: Paths) -> dict[str, 
         "endorsed": "" if found is None else str(found),
         "expires": "" if until is None else until.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "tested": read_tests(image.disk.parent, image.sha512).summary,
+        **container_of(image),
+    }
+
+
+def container_of(image: Image) -> dict[str, Any]:
+    """Give what the container image said that it was made of; empty when there was none."""
+    said = read_said(image.disk.parent)
+    if said is None:
+        return {}
+    return {
+        "container_entrypoint": list(said.entrypoint),
+        "container_cmd": list(said.cmd),
+        "container_env": list(said.env),
+        "container_working_dir": said.working_dir,
+        "container_user": said.user,
     }
 
 

@@ -11,6 +11,7 @@ import click
 from mayfly.cli.output import plain, print_json
 from mayfly.cli.trust.group import store, trust
 from mayfly.errors import Missing
+from mayfly.images.cosign.keys import RegistryKey
 from mayfly.images.lists.admission import Admission, of_several, standing
 from mayfly.images.lists.authorities import Anchor
 from mayfly.images.lists.model import show_time
@@ -51,17 +52,26 @@ def show(image: str | None, as_json: bool) -> None:
 
 def _lines(known: TrustStore, now: datetime) -> Iterator[str]:
     anchors, lists, blocked = known.anchors().own, known.subscriptions(), known.blocked()
-    answers = admissions(lists, blocked=blocked, now=now)
+    answers, keys = admissions(lists, blocked=blocked, now=now), known.registry_keys()
     for anchor in anchors:
         yield f"{anchor.kind.value} {anchor.name}: {anchor.certificate.subject.slash}"
         yield f"  {_roles(anchor)}; valid until {show_time(anchor.certificate.not_after)}"
     for each in lists:
         yield from _list_lines(each, answers, now)
+    for key in keys:
+        yield f"registry key {key.name}: {key.prefix}"
+        yield f"  {_until(key, now)}; {key.kind} {key.fingerprint}"
     for sha512, reason in blocked.items():
         yield f"blocked {sha512}"
         yield f"  {reason}"
-    if not anchors and not lists and not blocked:
+    if not (anchors or lists or keys or blocked):
         yield "nobody is believed here, and no list is followed"
+
+
+def _until(key: RegistryKey, now: datetime) -> str:
+    if key.until is None:
+        return "until it is removed"
+    return f"{'ended at' if key.has_ended(now) else 'until'} {show_time(key.until)}"
 
 
 def _roles(anchor: Anchor) -> str:
@@ -117,6 +127,17 @@ def _everything(known: TrustStore, now: datetime) -> dict[str, Any]:
             for each in known.anchors().own
         ],
         "lists": [_list_as_json(each, answers, now) for each in lists],
+        "registries": [
+            {
+                "name": each.name,
+                "prefix": each.prefix,
+                "kind": each.kind,
+                "fingerprint": each.fingerprint,
+                "until": show_time(each.until) if each.until else None,
+                "ended": each.has_ended(now),
+            }
+            for each in known.registry_keys()
+        ],
         "blocked": dict(blocked),
     }
 
@@ -153,7 +174,7 @@ def _answer(found: Admission) -> dict[str, Any]:
     return {
         "trusted": found.trusted,
         "rule": refusal.rule.value if refusal else None,
-        "why": str(refusal) if refusal else str(found.vouchers[0]),
+        "why": str(refusal) if refusal else str(found.backing[0]),
     }
 
 
@@ -167,7 +188,7 @@ def _show_image(known: TrustStore, image: str, now: datetime, *, as_json: bool) 
         return
     click.echo(f"sha512 {found.sha512}")
     click.echo(plain(str(found)))
-    for voucher in found.vouchers[1:]:
+    for voucher in found.backing[1:]:
         click.echo(plain(f"also: {voucher}"))
     for refusal in found.refusals[0 if found.trusted else 1 :]:
         click.echo(plain(f"but: {refusal}"))

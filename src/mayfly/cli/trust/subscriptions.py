@@ -121,21 +121,25 @@ def update(list_: str | None) -> None:
 @click.argument("what")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(what: str, yes: bool) -> None:
-    """Follow a list no longer, or believe a certificate no more: WHAT names one of either."""
+    """Follow a list no longer, or believe a certificate or key no more: WHAT names one of these."""
     known = store()
     anchors = [each for each in known.anchors().own if each.name == what]
+    keys = [each for each in known.registry_keys() if each.name == what]
     lists = _lists_called(known, what)
-    if len(anchors) + len(lists) > 1:
+    if len(anchors) + len(keys) + len(lists) > 1:
         raise Conflict(f"'{what}' names several things", hint="name a list by its identifier")
-    if not anchors and not lists:
+    if not anchors and not keys and not lists:
         raise Missing(f"nothing here is called '{what}'", hint="'mayfly trust show' lists all")
-    kind = "certificate" if anchors else "list"
+    kind = "certificate" if anchors else "registry key" if keys else "list"
     if not yes and not click.confirm(f"Trust {kind} {plain(what)} no more?"):
         click.get_current_context().exit(1)
     if anchors:
         known.remove_anchor(what)
         click.echo(f"removed certificate {what}")
         click.echo("  'mayfly trust update' refuses what it has signed, now")
+    elif keys:
+        known.remove_registry_key(what)
+        click.echo(f"removed registry key {what}: it vouches for no image any more")
     else:
         known.remove_subscription(lists[0].identifier)
         click.echo(f"removed list {plain(_title(lists[0]))}: its images are trusted no more")

@@ -85,7 +85,12 @@ def pull_chunks(puller: Puller, pull: Pull, index: Index, chunking: Chunking) ->
             pull.origin, sha512=pull.sha512, derived=(f"put together from index {index.key}",)
         )
         image = import_file(
-            got.disk, pull.name, puller.catalogue, origin, force=puller.force, report=puller.report
+            got.disk,
+            pull.name,
+            puller.catalogue,
+            origin,
+            existing=puller.existing,
+            report=puller.report,
         )
         shelf.put(image, index)
     shelf.sweep()

@@ -6,7 +6,6 @@ as one more layer. The result boots by itself, as every image does.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import shutil
@@ -14,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,14 @@ from typing import Any
 from mayfly.errors import Failed
 from mayfly.images import grub
 from mayfly.images.build import check_host, make_file_system
-from mayfly.images.catalogue import Catalogue, Draft
+from mayfly.images.catalogue import Catalogue, Existing
 from mayfly.images.confine import Bounds, confined
 from mayfly.images.container.assemble import Plan, assemble
 from mayfly.images.container.contents import Contents
 from mayfly.images.container.initramfs import ENVIRON
 from mayfly.images.container.kernel import Kit, kernel_kit
 from mayfly.images.container.packed import Part
+from mayfly.images.container.said import write_said
 from mayfly.images.convert import convert
 from mayfly.images.disk import PARTITION_START, Layout
 from mayfly.images.follow import Report, silent
@@ -43,8 +43,6 @@ from mayfly.units import MIB
 
 CONVERSION = 1
 """Counts up when the same container image would become another disk."""
-CONFIG = "container.json"
-"""Beside the disk: what the container image said about running it."""
 # Programs linked with a C library older than 2.14 call the kernel through a page at a fixed address
 # (time, gettimeofday), which today's kernels of Debian leave out: without it they crash.
 _OPTIONS = "rw console=ttyS0,115200 quiet net.ifnames=0 vsyscall=emulate"
@@ -62,7 +60,7 @@ class Wish:
     os: str = ""
     """Empty: as its os-release says."""
     disk_bytes: int = DISK_BYTES
-    force: bool = False
+    existing: Existing = Existing.REFUSE
 
 
 def import_container(
@@ -75,15 +73,20 @@ def import_container(
 ) -> Image:
     """Convert a container image and admit it."""
     check_tools()
-    work = f"import {wish.name}"
-    with catalogue.draft(wish.name, work=work, force=wish.force) as draft:
+    with catalogue.draft(
+        wish.name,
+        work=f"import {wish.name}",
+        force=wish.existing is Existing.REPLACE,
+        keep=wish.existing is Existing.KEEP,
+    ) as draft:
         check_room(draft.directory, _ROOM_IMAGE)
         with scratch() as place, opener(place.private) as contents:
             kit = kernel_kit(cache, host_mirror(), report=report)
             disk, found = _make_disk(contents, kit, wish, place, report=report)
             shutil.copyfile(kit.kernel, draft.disk.parent / "vmlinuz")
             convert(str(disk), "raw", draft.disk, report=report)
-            _keep_config(draft, contents)
+            if contents.config is not None:
+                write_said(draft.disk.parent, contents.config)
             report("hash", None)
             return draft.admit(_facts(contents, kit, wish, found))
 
@@ -155,12 +158,6 @@ def _room(layout: Layout) -> int:
 
 def _size(path: str) -> int:
     return Path(path).stat().st_size
-
-
-def _keep_config(draft: Draft, contents: Contents) -> None:
-    if contents.config is not None:
-        words = asdict(contents.config)
-        (draft.disk.parent / CONFIG).write_text(json.dumps(words, indent=2) + "\n")
 
 
 def _facts(contents: Contents, kit: Kit, wish: Wish, found: dict[str, Any]) -> Facts:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from mayfly.errors import Untrusted
+from mayfly.images.cosign.keys import KeyVoucher, RegistryKey, Signed, answer
 from mayfly.images.lists.check import Principal
 from mayfly.images.lists.model import ListedImage, show_time
 from mayfly.images.lists.rules import Refusal, Rule
 from mayfly.images.lists.subscriptions import Accepted, Subscription
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Standing(StrEnum):
@@ -55,25 +58,44 @@ class Admission:
     """The one that holds longest comes first."""
     refusals: tuple[Refusal, ...]
     """Why not, for each list that knows it; a blocked image has only that."""
+    keys: tuple[KeyVoucher, ...] = ()
+    """Keys of registries that have signed what it was made of."""
 
     @property
     def trusted(self) -> bool:
         """Tell whether the image may be used."""
-        return bool(self.vouchers)
+        return bool(self.backing)
+
+    @property
+    def backing(self) -> tuple[Voucher | KeyVoucher, ...]:
+        """Give all that vouch for it, the lists first."""
+        return (*self.vouchers, *self.keys)
 
     @property
     def until(self) -> datetime | None:
-        """Give the time until which somebody vouches for it, as things stand."""
-        return self.vouchers[0].until if self.vouchers else None
+        """Give the time until which somebody vouches for it, as things stand; None: no end."""
+        latest = max((each.until or _NEVER for each in self.backing), default=_NEVER)
+        return None if latest == _NEVER else latest
 
     def __str__(self) -> str:
-        if self.vouchers:
-            return f"trusted: {self.vouchers[0]}"
+        if self.backing:
+            return f"trusted: {self.backing[0]}"
         return f"refused: {self.refusals[0]}"
 
     def error(self, name: str) -> Untrusted:
         """Give the error that refuses the image."""
         return self.refusals[0].error(f"image '{name}'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signatures:
+    """Signatures that were seen when an image came in, and the keys that are believed now."""
+
+    seen: tuple[Signed, ...] = ()
+    keys: tuple[RegistryKey, ...] = ()
+
+
+_UNSIGNED = Signatures()
 
 
 def admission(
@@ -82,25 +104,31 @@ def admission(
     *,
     blocked: Mapping[str, str],
     now: datetime,
+    signed: Signatures = _UNSIGNED,
 ) -> Admission:
     """Say whether an image may be used now.
 
-    One list that has it is enough; what a list takes back binds only that list. ``blocked`` is the
-    site admin's own word, SHA-512 to reason, and comes before all lists.
+    One list that has it is enough, or one key of its registry; what a list takes back binds only
+    that list. ``blocked`` is the site admin's own word, SHA-512 to reason, and comes before all.
     """
     wanted = sha512.lower()
     if wanted in blocked:
         reason = f"this site has blocked it: {blocked[wanted] or 'no reason was given'}"
         return _none(wanted, [Refusal(rule=Rule.BLOCKED, detail=reason)])
-    answers = [_answer(wanted, each, now) for each in subscriptions]
+    answers = [
+        *(_answer(wanted, each, now) for each in subscriptions),
+        *(answer(each, signed.keys, now) for each in signed.seen),
+    ]
     vouchers = [each for each in answers if isinstance(each, Voucher)]
+    keys = tuple(each for each in answers if isinstance(each, KeyVoucher))
     refusals = [each for each in answers if isinstance(each, Refusal)]
-    if not vouchers and not refusals:
+    if not vouchers and not keys and not refusals:
         return _none(wanted, [Refusal(rule=Rule.UNENDORSED, detail="no subscribed list has it")])
     return Admission(
         sha512=wanted,
         vouchers=tuple(sorted(vouchers, key=lambda each: each.until, reverse=True)),
         refusals=tuple(refusals),
+        keys=keys,
     )
 
 

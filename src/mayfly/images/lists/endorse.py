@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from mayfly.images.lists.check import (
     peek_list,
     verify_list,
 )
+from mayfly.images.lists.copies import Copy, Report, copied
 from mayfly.images.lists.files import locked, make_directory, write_whole
 from mayfly.images.lists.model import (
     Endorser,
@@ -283,16 +285,20 @@ def warnings_for(images: ImageList, rules: UriRules = STRICT) -> list[str]:
 # --- publishing ----------------------------------------------------------------------------------
 
 
-def publish(message: bytes, place: Path) -> None:
+def publish(
+    message: bytes, place: Path, copies: Sequence[Copy] = (), report: Report = lambda *_: None
+) -> None:
     """Put a signed list where a web server has it; never in place of a newer one or another list.
 
-    It changes in one step, so that no site ever fetches half of it.
+    It changes in one step, so that no site ever fetches half of it. Its images come just before.
     """
     new = peek_list(message, ANY)
     make_directory(place.parent)
     with locked(place.with_name(f".{place.name}.lock")):
         _check_follows(new, place)
-        write_whole(place, message)
+        with copied(copies, place.name, report) as put:
+            put()
+            write_whole(place, message)
 
 
 def _check_follows(new: ImageList, place: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 import tempfile
@@ -35,6 +36,7 @@ _PEM = re.compile(
 _NO_STORE = ("-no-CAfile", "-no-CApath", "-no-CAstore")
 """The authorities that the system knows for the web are none of ours, and take time to load."""
 _UNLOCK = "MAYFLY_KEY_UNLOCK"
+_KEYS = "it is ECDSA with P-256, as cosign makes it, Ed25519, or RSA of 2048 to 8192 bits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +262,44 @@ def _date(text: str) -> datetime:
         return datetime.strptime(text, _DATE).replace(tzinfo=UTC)
     except ValueError as error:
         raise Invalid(f"a certificate has a date that cannot be read: {text[:60]!r}") from error
+
+
+# --- bare keys -----------------------------------------------------------------------------------
+
+
+def public_key(data: bytes) -> tuple[bytes, str]:
+    """Read a public key, PEM; gives it as openssl writes it, and its kind. Raises ``Invalid``."""
+    pem = next(blocks(data, "PUBLIC KEY"), b"")
+    done = _run(["openssl", "pkey", "-pubin", "-pubcheck", "-text"], pem, hostile=True)
+    written = next(blocks(done.stdout, "PUBLIC KEY"), None) if done.code == 0 else None
+    if written is None:
+        raise Invalid("this is no public key", hint="give one in PEM form, such as cosign.pub")
+    text = done.text()
+    kind, bits = _key(written)
+    if kind == "RSA" and 2048 <= bits <= 8192:
+        return written, "RSA"
+    if kind == "EC" and "prime256v1" in text:
+        return written, "EC"
+    if kind == "ED25519":
+        return written, kind
+    raise Invalid(f"a key of {kind} with {bits} bits signs no image", hint=_KEYS)
+
+
+def fingerprint_of(pem: bytes) -> str:
+    """Give the SHA-256 of what a PEM block holds, hexadecimal."""
+    return hashlib.sha256(der_of(pem) or b"").hexdigest()
+
+
+def fits(text: bytes, signature: bytes, key: bytes, kind: str) -> bool:
+    """Tell whether a key of ``public_key`` has signed a text, as cosign does: with SHA-256."""
+    with _room() as room:
+        for name, data in {"text": text, "signature": signature, "key": key}.items():
+            (room / name).write_bytes(data)
+            (room / name).chmod(0o644)
+        argv = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(room / "key"), "-rawin"]
+        argv += [] if kind == "ED25519" else ["-digest", "sha256"]
+        argv += ["-sigfile", str(room / "signature"), "-in", str(room / "text")]
+        return _run(argv, b"", hostile=True).code == 0
 
 
 # --- chains --------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ class Rule(StrEnum):
     IMAGE_REVOKED = "image-revoked"
     UNENDORSED = "unendorsed"
     BLOCKED = "blocked"
+    # An image of a registry.
+    UNSIGNED = "unsigned"
+    REGISTRY_KEY = "registry-key"
+    PAYLOAD = "payload"
+    MANIFEST = "manifest"
+    KEY_EXPIRED = "key-expired"
 
     @property
     def words(self) -> str:
@@ -66,6 +72,7 @@ class Rule(StrEnum):
 _ASK = "ask the list's endorser"
 _CLOCK = "see that this host's clock is right; else " + _ASK
 _CRL = "fetch it, for example with 'fetch-crl'; it must come at least as often as it expires"
+_SIGN = "ask whoever made the image to sign it: cosign sign --key"
 _NEVER = "do not use it; " + _ASK + " what happened"
 
 _WORDS: dict[Rule, tuple[str, str]] = {
@@ -142,6 +149,17 @@ _WORDS: dict[Rule, tuple[str, str]] = {
         "subscribe a list that has it, or endorse it with the site's own key",
     ),
     Rule.BLOCKED: ("this site's admin has not blocked the image", "ask the site's admin"),
+    Rule.UNSIGNED: ("an image of a registry that the site has a key for is signed", _SIGN),
+    Rule.REGISTRY_KEY: (
+        "a key that the site believes for this registry has signed the image",
+        _SIGN + "; a new key is believed by 'mayfly trust registry', then the image comes in again",
+    ),
+    Rule.PAYLOAD: ("what was signed is a statement of cosign's on an image", _SIGN),
+    Rule.MANIFEST: ("the signature is of this very image", _NEVER),
+    Rule.KEY_EXPIRED: (
+        "the site believes the registry's key still",
+        "if it is meant to: 'mayfly trust registry' with a later --until, and --force",
+    ),
 }
 
 

@@ -2,9 +2,10 @@
 
 ``anchors/NAME.json`` are the certificates that the admin added, ``subscriptions/UUID.json`` the
 lists that are followed with what was accepted of each, ``messages/`` the signed messages of those,
-``blocked.json`` the images that the admin has blocked. Each file changes in one step and says all
-that belongs together, so that a reader needs no lock, and a kill at any moment leaves what was or
-what is.
+``blocked.json`` the images that the admin has blocked, ``registries/NAME.json`` the keys of
+registries, ``signed/SHA512.json`` what those had signed of an image when it came in. Each file
+changes in one step and says all that belongs together, so that a reader needs no lock, and a kill
+at any moment leaves what was or what is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mayfly.errors import Conflict, Invalid, Missing, Untrusted
-from mayfly.images.lists.admission import Admission, admission
+from mayfly.images.cosign.keys import RegistryKey, Signed
+from mayfly.images.lists.admission import Admission, Signatures, admission
 from mayfly.images.lists.authorities import Anchor, Anchors, Kind, Role
 from mayfly.images.lists.codec import Damaged, build, plain
 from mayfly.images.lists.files import (
@@ -40,6 +42,9 @@ RECORD_MOST = 256 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+_PARTS = (".", "anchors", "subscriptions", "messages", "registries", "signed")
+_SIGNED_MOST = 16
+
 T = TypeVar("T")
 
 
@@ -54,6 +59,13 @@ class _AnchorRecord:
     crls: tuple[str, ...]
     crl_required: bool
     subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SignedRecord:
+    """What was signed of one image, as it is on disk."""
+
+    seen: tuple[Signed, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,7 @@ class TrustStore:
         """Trust a certificate; raises ``Conflict`` when the name is taken."""
         file = self._anchor_file(anchor.name)
         with self._changing():
+            self._check_name_free("registries", anchor.name)
             if file.exists() and not force:
                 raise Conflict(
                     f"there is an anchor '{anchor.name}' already",
@@ -93,12 +106,15 @@ class TrustStore:
             raise self._damaged(file, error.message) from error
 
     def _anchor_file(self, name: str) -> Path:
+        return self._named("anchors", name)
+
+    def _named(self, part: str, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise Invalid(
-                f"'{name}' is not a name for an anchor",
+                f"'{name}' is not a name for a certificate or key",
                 hint="at most 64 of a-z 0-9 . _ -, the first a letter or digit",
             )
-        return self.directory / "anchors" / f"{name}.json"
+        return self.directory / part / f"{name}.json"
 
     # --- subscriptions ---------------------------------------------------------------------------
 
@@ -202,9 +218,67 @@ class TrustStore:
 
     def admission(self, sha512: str, now: datetime) -> Admission:
         """Say whether an image may be used now: a look at a few files."""
+        wanted = sha512.lower()
         return admission(
-            sha512, self.subscriptions(only=sha512.lower()), blocked=self.blocked(), now=now
+            sha512,
+            self.subscriptions(only=wanted),
+            blocked=self.blocked(),
+            now=now,
+            signed=Signatures(seen=self.signed(wanted), keys=self.registry_keys()),
         )
+
+    def _check_name_free(self, part: str, name: str) -> None:
+        """Keep certificates and registry keys apart: one name is one thing to remove."""
+        if self._named(part, name).exists():
+            what = {"anchors": "a certificate", "registries": "a registry key"}[part]
+            raise Conflict(f"there is {what} '{name}' already", hint="give another --name")
+
+    # --- registries ------------------------------------------------------------------------------
+
+    def registry_keys(self) -> tuple[RegistryKey, ...]:
+        """Give the keys that are believed for images of registries."""
+        found = []
+        for file in self._files("registries"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(self._read(file, RegistryKey))
+        return tuple(found)
+
+    def add_registry_key(self, key: RegistryKey, *, force: bool = False) -> None:
+        """Believe a key of a registry; raises ``Conflict`` when the name is taken."""
+        file = self._named("registries", key.name)
+        with self._changing():
+            self._check_name_free("anchors", key.name)
+            if file.exists() and not force:
+                raise Conflict(
+                    f"there is a registry key '{key.name}' already",
+                    hint="give another --name, or --force to put this one in its place",
+                )
+            self._write(file, key)
+
+    def remove_registry_key(self, name: str) -> None:
+        """Believe a key of a registry no more; nobody vouches for what it has signed, at once."""
+        self._remove(self._named("registries", name), f"registry key '{name}'")
+
+    def signed(self, sha512: str) -> tuple[Signed, ...]:
+        """Give what was found signed when an image came in."""
+        try:
+            return self._read(self._signed_file(sha512), _SignedRecord).seen
+        except FileNotFoundError:
+            return ()
+
+    def note_signed(self, sha512: str, signed: Signed) -> None:
+        """Remember what was found signed of an image."""
+        with self._changing():
+            others = tuple(
+                each
+                for each in self.signed(sha512)
+                if (str(each), each.fingerprint) != (str(signed), signed.fingerprint)
+            )
+            seen = (*others, signed)[-_SIGNED_MOST:]
+            self._write(self._signed_file(sha512), _SignedRecord(seen=seen))
+
+    def _signed_file(self, sha512: str) -> Path:
+        return self.directory / "signed" / f"{sha512.lower()}.json"
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -219,7 +293,7 @@ class TrustStore:
         check_owned_directory(self.directory)
         make_directory(self.directory)
         with locked(self.directory / "lock"):
-            for part in (".", "anchors", "subscriptions", "messages"):
+            for part in _PARTS:
                 if (self.directory / part).is_dir():
                     clear_debris(self.directory / part)
             yield

@@ -134,6 +134,11 @@ class Registry:
         self._scope = f"repository:{reference.name}:{'pull,push' if push else 'pull'}"
         self._login = find_login(reference.host, access.logins)
         self._headers: Mapping[str, str] = {}
+        self._pin: Digest | None = None
+
+    def pin(self, digest: Digest) -> None:
+        """Have the reference mean this manifest from now on, whatever its tag means by then."""
+        self._pin = digest
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -159,12 +164,23 @@ class Registry:
 
     def manifest(self, digest: Digest | None = None) -> Manifest:
         """Give the manifest that the reference names, or this one, once its digest is checked."""
-        wanted = digest or self.reference.digest
-        point = str(wanted) if wanted else self.reference.tag
-        ask = Ask(method="GET", url=f"/manifests/{point}", headers={"Accept": _ACCEPTED})
-        reply = self.ask(ask)
+        wanted = digest or self.reference.digest or self._pin
+        reply = self._ask_manifest(str(wanted) if wanted else self.reference.tag)
         if reply.status != 200:
             raise reply.error()
+        return self._read(reply, wanted)
+
+    def tagged(self, tag: str) -> Manifest | None:
+        """Give what has another tag of the same repository; None when there is no such tag."""
+        reply = self._ask_manifest(tag)
+        if reply.status not in (200, 404):
+            raise reply.error()
+        return self._read(reply, None) if reply.status == 200 else None
+
+    def _ask_manifest(self, point: str) -> Reply:
+        return self.ask(Ask(method="GET", url=f"/manifests/{point}", headers={"Accept": _ACCEPTED}))
+
+    def _read(self, reply: Reply, wanted: Digest | None) -> Manifest:
         algorithm = wanted.algorithm if wanted else "sha256"
         found = Digest(algorithm=algorithm, hex=hashlib.new(algorithm, reply.body).hexdigest())
         if wanted not in (None, found):

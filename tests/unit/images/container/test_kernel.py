@@ -16,7 +16,7 @@ from mayfly.errors import Failed, Missing
 from mayfly.images.container.kernel import FRESH_S, kernel_kit, packages_argv
 from mayfly.images.follow import silent
 from mayfly.images.mirror import DEFAULT
-from mayfly.images.sources import Ways, container_opener
+from mayfly.images.sources import container_opener
 
 KO = "lib/modules/6.1.0-9/kernel"
 FAKE = """#!/bin/sh
@@ -109,14 +109,13 @@ def test_what_is_fetched_is_unpacked_and_not_installed() -> None:
 
 
 def test_a_source_is_known_by_how_it_is_written(tmp_path: Path) -> None:
-    ways = Ways(cache=tmp_path)
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(1024))
-    assert container_opener(str(disk), ways, silent) is None
+    assert container_opener(str(disk), silent) is None
     for source in ("docker-archive:gone.tar", "oci:gone"):
-        opener = container_opener(source, ways, silent)
+        opener = container_opener(source, silent)
         assert opener is not None
         with pytest.raises(Missing, match="gone"), opener(tmp_path):
             pass
     with pytest.raises(Missing, match="gone"):
-        container_opener(str(tmp_path / "gone"), ways, silent)
+        container_opener(str(tmp_path / "gone"), silent)

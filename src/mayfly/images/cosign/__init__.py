@@ -1,0 +1,1 @@
+"""Signatures of images in registries, as ``cosign sign --key`` makes them."""
