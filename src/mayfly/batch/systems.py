@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -52,11 +53,8 @@ class System(Protocol):
     def installed(self, where: Where) -> None:
         """Do what there is to do besides files, when those are there."""
 
-    def leave(self, where: Where) -> None:
-        """Do what there is to do before files are put back: so that nothing needs them any more."""
-
-    def uninstalled(self, where: Where) -> None:
-        """Take that back, when the files are as they were."""
+    def uninstalling(self, where: Where) -> AbstractContextManager[None]:
+        """Do what there is to do besides files: before they are put back, and afterwards."""
 
     def check(self, where: Where) -> list[Finding]:
         """Say what works on this host and what does not."""

@@ -98,10 +98,9 @@ def uninstall(
     _check_root()
     if not yes:
         click.confirm(f"Take Mayfly out of {system} on this host?", abort=True)
-    one.leave(where)
-    for words in take_back(one.journal(where)):
-        click.echo(f"mayfly: {words}", err=True)
-    one.uninstalled(where)
+    with one.uninstalling(where):
+        for words in take_back(one.journal(where)):
+            click.echo(f"mayfly: {words}", err=True)
     click.echo(f"taken out of {system}")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.batch.changes import Change
@@ -22,11 +23,12 @@ from mayfly.batch.gridengine.configuration import (
     write_journal,
 )
 from mayfly.batch.gridengine.programs import NAMES, Site, launcher
+from mayfly.batch.gridengine.task import parse_context
 from mayfly.batch.gridengine.verifier import GUEST_MEMORY, HOT, READY, SEPARATOR
 from mayfly.batch.systems import Plan, Where
 from mayfly.batch.wish import OPTIONS
 from mayfly.command import run
-from mayfly.errors import Invalid, MayflyError, Missing
+from mayfly.errors import Failed, Invalid, MayflyError, Missing
 from mayfly.model import Finding
 
 PROGRAMS = Path("/usr/local/libexec/mayfly/gridengine")
@@ -76,8 +78,10 @@ class GridEngine:
         write_journal(programs / SETTINGS, settings)
         put(settings)
 
-    def leave(self, where: Where) -> None:
+    @contextmanager
+    def uninstalling(self, where: Where) -> Iterator[None]:
         """Set what was set as it was, before the programs go: no job may look for them in vain."""
+        journal = (where.programs or PROGRAMS) / SETTINGS
         told: list[str] = []
 
         def tell(words: str) -> None:
@@ -85,12 +89,9 @@ class GridEngine:
                 told.append(words)
                 print(f"mayfly: {words}", file=sys.stderr)
 
-        for words in take_back(read_journal((where.programs or PROGRAMS) / SETTINGS), tell):
+        for words in take_back(read_journal(journal), tell):
             tell(words)
-
-    def uninstalled(self, where: Where) -> None:
-        """Forget what was set."""
-        journal = (where.programs or PROGRAMS) / SETTINGS
+        yield
         journal.unlink(missing_ok=True)
         for directory in (journal.parent, journal.parent.parent):
             if directory.exists() and not any(directory.iterdir()):
@@ -131,6 +132,28 @@ class GridEngine:
             ),
         ]
 
+    def describe(self, job: str) -> dict[str, str]:
+        """Give what Grid Engine says of a job that is not over; nothing where it knows none."""
+        try:
+            return described(run(["qstat", "-j", job], timeout_s=ASK_LIMIT_S).text())
+        except Failed:
+            return {}
+
+
+def described(text: str) -> dict[str, str]:
+    """Read what ``qstat -j`` says of one job."""
+    values = dict(line.partition(":")[::2] for line in text.splitlines() if ":" in line)
+    told = {name: values[key].strip() for name, key in _SHOWN.items() if key in values}
+    context = parse_context(text)
+    return {**told, **{name: context[name] for name in context if name.startswith("vm_")}}
+
+
+_SHOWN = {
+    "name": "job_name",
+    "user": "owner",
+    "queue": "hard_queue_list",
+    "array": "job-array tasks",
+}
 
 SYSTEM = GridEngine()
 
