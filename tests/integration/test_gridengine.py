@@ -223,6 +223,9 @@ def test_deleted_job_leaves_nothing(site: Site) -> None:
         *VM, "-q", QUEUE, "-cwd", user=site.user.name, cwd=site.work, stdin="touch up; sleep 600\n"
     )
     wait_until((site.work / "up").exists, "the job to run", limit_s=60)
+    machine = site.host.machines()[0]["id"]
+    shown = f"vm_image={IMAGE},vm_state=running,vm_machine={machine},vm_host=localhost"
+    wait_until(lambda: shown in site.cell.ask("qstat", "-j", str(job)), "the machine to be shown")
     assert site.cell.run("qdel", str(job), user=site.user.name).returncode == 0
     site.cell.ended(job)
     wait_until(lambda: nothing_left(site), "the machine to go")
@@ -239,6 +242,30 @@ def test_service_down_is_tried_and_told(site: Site) -> None:
     assert "vm_tries=3" in shown
     assert "no host service" in shown
     assert "E" not in site.cell.queue_state()
+
+
+def test_roots_hooks_run_nothing_of_the_users(site: Site) -> None:
+    """They get the job's variables, and call programs when a job is begun again."""
+    site.cell.set(site.host, socket="/nonexistent/sock", tries=1)
+    evil, seen = site.work / "evil", site.work / "seen"
+    evil.mkdir()
+    seen.mkdir()
+    os.chown(seen, site.user.uid, site.user.uid)
+    for name in ("qstat", "qalter", "python3", "sh", "env"):
+        (evil / name).write_text(f"#!/bin/sh\n: >{seen}/$(id -u)-{name}\n")
+        (evil / name).chmod(0o755)
+    for name in ("sitecustomize", "mayfly", "json"):
+        (evil / f"{name}.py").write_text(f"open('{seen}/python', 'w')\n")
+    variables = f"PATH={evil},PYTHONPATH={evil},PYTHONHOME={evil},SGE_ROOT={evil},HOME={evil}"
+    job = site.cell.submit(
+        *("-l", f"qname={QUEUE}", "-v", variables, "-v", f"LD_LIBRARY_PATH={evil}"),
+        user=site.user.name,
+        cwd=site.work,
+        stdin="true\n",
+    )
+    wait_until(lambda: "E" in "".join(site.cell.states(job)), "the last try", limit_s=60)
+    assert "vm_tries=2" in site.cell.ask("qstat", "-j", str(job))
+    assert list(seen.iterdir()) == []
 
 
 def test_host_that_is_not_well_gets_no_job_that_wants_a_machine(site: Site) -> None:

@@ -57,12 +57,19 @@ class Ended:
     """None: the job ran, and this is its own end."""
 
 
-def start(ticket: Ticket, payload: Payload, settings: BatchSettings, say: Say) -> Ended:
+def start(
+    ticket: Ticket,
+    payload: Payload,
+    settings: BatchSettings,
+    say: Say,
+    claimed: Say = lambda machine: None,
+) -> Ended:
     """Run a job in its machine, to its end; never raises a ``MayflyError``.
 
-    ``say``: tells the job's user something, in a line of standard error.
+    ``say``: tells the job's user something, in a line of standard error; ``claimed``: is told the
+    machine's name when there is one.
     """
-    steps = Steps(report=lambda text: None, note=say, phase="start")
+    steps = Steps(report=lambda text: None, note=say, phase="start", claimed=claimed)
     if ticket.fault is not None:
         reason = ticket.reason + (f"\n  hint: {ticket.hint}" if ticket.hint else "")
         return Ended(outcome=_not_run(reason), fault=ticket.fault)

@@ -69,6 +69,7 @@ def _run(
     importlib.import_module("mayfly.engine.session.run")
     claimed = claim(connection, steps, stack, job)
     steps.machine = claimed.id
+    steps.claimed(claimed.id)
     steps.mark("claim")
     request = replace(job.request, env={**claimed.env, **job.request.env})
     result = run_in(connection, claimed, request, steps)

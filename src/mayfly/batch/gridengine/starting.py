@@ -7,7 +7,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mayfly.batch.gridengine.request import VARIABLE, read_request
@@ -16,6 +17,7 @@ from mayfly.batch.job import Fault, Ticket, read_ticket
 from mayfly.batch.settings import BatchSettings
 from mayfly.batch.starter import Payload, outcome_lines, run_bare, start
 from mayfly.batch.wish import parse_wish
+from mayfly.command import run
 from mayfly.engine.session.job import signal_of
 from mayfly.errors import Failed, MayflyError
 from mayfly.policy.model import Ask
@@ -27,6 +29,7 @@ REASON = "mayfly-reason"
 AGAIN, IN_ERROR = 99, 100
 """Exit statuses by which Grid Engine begins a job again, or sets it aside for somebody to look."""
 HOST_ONLY = ("PE_HOSTFILE", SPOOL, "SGE_BINARY_PATH")
+SHOW_LIMIT_S = 30.0
 LOGIN = ("bash", "sh", "dash", "ksh", "zsh")
 """Shells that take ``-l`` beside other words."""
 
@@ -47,7 +50,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
     payload = payload_of(words, environ, config, bare=_is_bare(ticket))
     if _is_bare(ticket):
         return _bare(payload)
-    ended = start(ticket, payload, settings, say)
+    ended = start(ticket, payload, settings, say, claimed=_shown_by(config))
     for line in outcome_lines(ended):
         say(line)
     if ended.fault in (Fault.MAYFLY, Fault.SITE):
@@ -56,6 +59,26 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
     if number := signal_of(ended.outcome):
         _end_by(number)
     return ended.outcome.code
+
+
+def _shown_by(config: Mapping[str, str]) -> Callable[[str], None]:
+    """Give what shows a machine in ``qstat -j``, beside the job's start and not before it.
+
+    The tasks of an array share one context, in which there is no room for all of them.
+    """
+
+    def show(machine: str) -> None:
+        told = f"vm_state=running,vm_machine={machine},vm_host={config.get('host', '')}"
+        argv = ["qalter", "-ac", told, config.get("job_id", "")]
+        # Where this host may not ask the master, or it is busy, the job goes on without.
+        threading.Thread(target=_run_quietly, args=(argv,), daemon=True).start()
+
+    return show if config.get("ja_task_id") == "0" else lambda machine: None
+
+
+def _run_quietly(argv: Sequence[str]) -> None:
+    with contextlib.suppress(MayflyError):
+        run(argv, timeout_s=SHOW_LIMIT_S, check=False)
 
 
 def _is_bare(ticket: Ticket) -> bool:
