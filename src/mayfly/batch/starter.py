@@ -62,14 +62,14 @@ def start(
     payload: Payload,
     settings: BatchSettings,
     say: Say,
-    claimed: Say = lambda machine: None,
+    began: Say = lambda machine: None,
 ) -> Ended:
     """Run a job in its machine, to its end; never raises a ``MayflyError``.
 
-    ``say``: tells the job's user something, in a line of standard error; ``claimed``: is told the
-    machine's name when there is one.
+    ``say``: tells the job's user something, in a line of standard error; ``began``: is told the
+    machine's name when the job in it has begun.
     """
-    steps = Steps(report=lambda text: None, note=say, phase="start", claimed=claimed)
+    steps = Steps(report=lambda text: None, note=say, phase="start", began=began)
     if ticket.fault is not None:
         reason = ticket.reason + (f"\n  hint: {ticket.hint}" if ticket.hint else "")
         return Ended(outcome=_not_run(reason), fault=ticket.fault)

@@ -69,7 +69,6 @@ def _run(
     importlib.import_module("mayfly.engine.session.run")
     claimed = claim(connection, steps, stack, job)
     steps.machine = claimed.id
-    steps.claimed(claimed.id)
     steps.mark("claim")
     request = replace(job.request, env={**claimed.env, **job.request.env})
     result = run_in(connection, claimed, request, steps)
@@ -154,6 +153,7 @@ def run_in(
 
     def started() -> None:
         steps.mark("start")
+        steps.began(claimed.id)
 
     result = run_job(
         claimed.session,

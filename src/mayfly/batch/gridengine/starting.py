@@ -50,7 +50,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
     payload = payload_of(words, environ, config, bare=_is_bare(ticket))
     if _is_bare(ticket):
         return _bare(payload)
-    ended = start(ticket, payload, settings, say, claimed=_shown_by(config))
+    ended = start(ticket, payload, settings, say, began=_shown_by(config))
     for line in outcome_lines(ended):
         say(line)
     if ended.fault in (Fault.MAYFLY, Fault.SITE):
@@ -62,7 +62,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
 
 
 def _shown_by(config: Mapping[str, str]) -> Callable[[str], None]:
-    """Give what shows a machine in ``qstat -j``, beside the job's start and not before it.
+    """Give what shows a machine in ``qstat -j``, when the job has begun: before, it would be in its way.
 
     The tasks of an array share one context, in which there is no room for all of them.
     """
