@@ -62,7 +62,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
 
 
 def _shown_by(config: Mapping[str, str]) -> Callable[[str], None]:
-    """Give what shows a machine in ``qstat -j``, when the job has begun: before, it would be in its way.
+    """Give what shows a machine in ``qstat -j``, not before its job has begun: that would delay it.
 
     The tasks of an array share one context, in which there is no room for all of them.
     """
