@@ -19,7 +19,7 @@ from bench.groups import Bench
 from bench.remains import children_named
 from bench.report import Findings, Metric, median, spread
 from bench.setting import Setting
-from mayfly.images.mirror import host_apt_options, host_mirror
+from mayfly.images.build.mirror import host_apt_options, host_mirror
 from mayfly.units import MIB
 
 NAME = "bench-container"

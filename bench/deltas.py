@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mayfly.images.disk import PARTITION_START, Layout, mke2fs_argv
+from mayfly.images.build.disk import PARTITION_START, Layout, mke2fs_argv
 
 SHARE = 0.05
 SEED = 20260101

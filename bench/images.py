@@ -24,13 +24,13 @@ from bench.swarm import by_http, fleet, in_chunks
 from mayfly.config import Paths
 from mayfly.errors import Missing
 from mayfly.host.permission import Gate
-from mayfly.images.build import build
+from mayfly.images.build.builder import build
+from mayfly.images.build.farm.blueprint import Blueprint
+from mayfly.images.build.recipe import find_recipe
 from mayfly.images.catalogue import check
 from mayfly.images.chunks.content import content_of
 from mayfly.images.chunks.cut import CUTTER, Cutter, cut
 from mayfly.images.chunks.index import render
-from mayfly.images.farm.blueprint import Blueprint
-from mayfly.images.recipe import find_recipe
 from mayfly.model import Image
 from mayfly.units import GIB, show_size
 from mayfly.wiring import catalogue_of

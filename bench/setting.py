@@ -15,9 +15,9 @@ from bench.client import MAYFLY, REPOSITORY, BenchError, Child, Children, enviro
 from mayfly.config import Paths, load_settings
 from mayfly.engine.template import Engine, Template, find_template
 from mayfly.errors import Missing
-from mayfly.images.build import build
-from mayfly.images.farm.blueprint import Blueprint
-from mayfly.images.recipe import find_recipe
+from mayfly.images.build.builder import build
+from mayfly.images.build.farm.blueprint import Blueprint
+from mayfly.images.build.recipe import find_recipe
 from mayfly.model import Image, Shape
 from mayfly.wiring import catalogue_of, engine_for
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mayfly.images.mirror import host_apt_options, host_mirror
+from mayfly.images.build.mirror import host_apt_options, host_mirror
 from tests.conftest import CACHE
 
 BUILD_LIMIT_S = 900

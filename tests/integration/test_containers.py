@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mayfly.images.build.mirror import host_mirror
 from mayfly.images.catalogue import Catalogue
 from mayfly.images.container.kernel import kernel_kit
-from mayfly.images.mirror import host_mirror
 from mayfly.images.registry import Access, Registry, parse_reference
 from mayfly.model import Image
 from tests.conftest import BUILD_LIMIT_S, Cli

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mayfly.images.build import build
+from mayfly.images.build.builder import build
+from mayfly.images.build.farm.blueprint import Blueprint
+from mayfly.images.build.recipe import Recipe, find_recipe
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.farm.blueprint import Blueprint
-from mayfly.images.recipe import Recipe, find_recipe
 from tests.conftest import BUILD_LIMIT_S, CACHE, REPOSITORY, Cli
 from tests.material.recipes import PYTHON2_ONLY, SYSVINIT
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from mayfly.errors import Quota
-from mayfly.images.build import make_file_system
+from mayfly.images.build.builder import make_file_system
+from mayfly.images.build.disk import Layout
+from mayfly.images.build.scratch import scratch
 from mayfly.images.catalogue import Catalogue, check
-from mayfly.images.disk import Layout
-from mayfly.images.scratch import scratch
 from mayfly.model import Image
 from mayfly.units import GIB
 from tests.conftest import BUILD_LIMIT_S, Cli

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from mayfly.images.build.mirror import host_mirror
 from mayfly.images.container.kernel import kernel_kit
-from mayfly.images.mirror import host_mirror
 from tests.conftest import BUILD_LIMIT_S
 from tests.integration.test_containers import layers
 from tests.unit.images.container import making

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mayfly.images.recipe import Init, find_recipe
+from mayfly.images.build.recipe import Init, find_recipe
 
 PYTHON2_ONLY = replace(
     find_recipe("debian-11"),

@@ -12,13 +12,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mayfly.images.build import make_disk
+from mayfly.images.build.builder import make_disk
+from mayfly.images.build.layer import Item, grub_cfg
+from mayfly.images.build.mirror import host_mirror
+from mayfly.images.build.recipe import find_recipe
+from mayfly.images.build.scratch import scratch
 from mayfly.images.convert import convert
 from mayfly.images.follow import Report, silent
-from mayfly.images.layer import Item, grub_cfg
-from mayfly.images.mirror import host_mirror
-from mayfly.images.recipe import find_recipe
-from mayfly.images.scratch import scratch
 from mayfly.units import GIB
 
 STOCK = replace(

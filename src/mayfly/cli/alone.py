@@ -8,7 +8,7 @@ from mayfly.engine.jobs import Job, Steps
 from mayfly.engine.oneshot import run_one
 from mayfly.engine.process import namespaces_work
 from mayfly.images.catalogue import check
-from mayfly.images.usage import mark_used
+from mayfly.images.catalogue.usage import mark_used
 from mayfly.model import Outcome
 from mayfly.wiring import catalogue_of, engine_for, load
 

@@ -15,7 +15,7 @@ from mayfly.engine.kvm import choose_accelerator
 from mayfly.engine.network.attach import check_network
 from mayfly.engine.probe import probe_qemu
 from mayfly.errors import MayflyError
-from mayfly.images.needs import boot_loader, subordinate_ids
+from mayfly.images.build.needs import boot_loader, subordinate_ids
 from mayfly.model import Finding
 from mayfly.wiring import catalogue_of, kernels, lacks, load
 

@@ -175,7 +175,7 @@ def whose_image(paths: Paths, text: str) -> tuple[str, bool]:
         return text, True
     if name != text or not (paths.images / ".aliases").is_dir():
         return text, False
-    from mayfly.images.reference import check_name, read_alias  # noqa: PLC0415 - few have any
+    from mayfly.images.catalogue.reference import check_name, read_alias  # noqa: PLC0415 - few have any
 
     alias = read_alias(paths.images, check_name(text))
     return (text, False) if alias is None else (str(alias), (paths.images / alias.name).is_dir())

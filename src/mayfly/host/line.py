@@ -29,7 +29,7 @@ from mayfly.host.state import Service
 from mayfly.host.wish import Wish, parse_wish
 from mayfly.host.work import Step
 from mayfly.images.catalogue import check
-from mayfly.images.usage import mark_used
+from mayfly.images.catalogue.usage import mark_used
 from mayfly.model import Account, Shape
 from mayfly.units import MEMORY_LEAST_MIB
 

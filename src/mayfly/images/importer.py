@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from mayfly.errors import Failed, Invalid
 from mayfly.images.catalogue import Catalogue, Draft, Existing
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.convert import convert
 from mayfly.images.follow import Report, failure, silent
 from mayfly.images.formats import SECTOR, Disk, check_boot, recognise
@@ -27,7 +28,6 @@ from mayfly.images.hostile import (
 )
 from mayfly.images.outside import about, opened_file, sha512_of, unchanging
 from mayfly.images.ova import disk_in, is_ova
-from mayfly.images.record import Facts
 from mayfly.images.room import check_room
 from mayfly.model import Image
 from mayfly.units import GIB

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mayfly.images.catalogue import Draft
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.flatten import flatten
 from mayfly.images.follow import Report
 from mayfly.images.hostile import converter
-from mayfly.images.record import Facts
 from mayfly.model import Image
 
 

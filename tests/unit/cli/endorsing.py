@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mayfly.cli.main import mayfly
 from mayfly.errors import MayflyError
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.record import Facts
+from mayfly.images.catalogue.record import Facts
 from mayfly.model import Image
 
 JO = "/O=A test/CN=Jo Doe"

@@ -16,11 +16,11 @@ from click.testing import CliRunner, Result
 from mayfly.cli.image import image as group
 from mayfly.cli.image import make as command
 from mayfly.errors import Denied, Failed, Invalid, MayflyError, Missing, Quota
+from mayfly.images.build.farm.blueprint import Blueprint
+from mayfly.images.build.recipe import Init, Mirror
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.farm.blueprint import Blueprint
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.follow import Report
-from mayfly.images.recipe import Init, Mirror
-from mayfly.images.record import Facts
 from mayfly.model import Image
 
 FACTS = Facts(os="debian 12", source="a test", disk_bytes=8 << 30)

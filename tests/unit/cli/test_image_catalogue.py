@@ -16,10 +16,10 @@ from mayfly.cli.run import whose_image
 from mayfly.config import Paths
 from mayfly.engine.checks import Command, Said
 from mayfly.errors import Conflict, Invalid, Missing, Untrusted
+from mayfly.images.build.farm.blueprint import Check
 from mayfly.images.catalogue import Catalogue
-from mayfly.images.farm.blueprint import Check
-from mayfly.images.record import Facts
-from mayfly.images.tested import read_tests
+from mayfly.images.catalogue.record import Facts
+from mayfly.images.catalogue.tested import read_tests
 from mayfly.model import Image
 
 

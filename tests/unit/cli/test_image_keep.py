@@ -20,11 +20,11 @@ from mayfly.config import Paths
 from mayfly.engine.template import META
 from mayfly.errors import Invalid, Missing, Quota
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.pull import PULLED
-from mayfly.images.record import Facts
 from mayfly.wiring import image_users
+from tests.unit.images.catalogue.test_keeping import age
 from tests.unit.images.disks import raw_disk
-from tests.unit.images.test_keeping import age
 from tests.unit.images.web import File, Server, serving
 
 

@@ -11,9 +11,9 @@ from mayfly.cli.image.whereabouts import admission_of, container_of, endorsed_of
 from mayfly.config import Paths
 from mayfly.errors import Untrusted
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.container.oci import Config
 from mayfly.images.container.said import write_said
-from mayfly.images.record import Facts
 from mayfly.model import Image
 from tests.unit.host.trusting import vouch
 

@@ -29,7 +29,7 @@ from mayfly.host.state import Hosted, Hot, Service, host_memory_mib
 from mayfly.host.templates import Templates
 from mayfly.host.watching import end, forget_client, unwatch
 from mayfly.images.catalogue import DISK, Catalogue
-from mayfly.images.record import RECORD, Facts, make_record, write_record
+from mayfly.images.catalogue.record import RECORD, Facts, make_record, write_record
 from mayfly.model import Shape
 from tests.unit.engine.templates import engine_in
 from tests.unit.host.qemus import Script, starter

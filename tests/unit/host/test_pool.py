@@ -12,7 +12,7 @@ from mayfly.host import pool
 from mayfly.host.settings import Limits, Standby
 from mayfly.host.state import Hot
 from mayfly.images.catalogue import DISK
-from mayfly.images.record import RECORD, Facts, make_record, write_record
+from mayfly.images.catalogue.record import RECORD, Facts, make_record, write_record
 from mayfly.model import State
 from tests.unit.host.services import ROOT, SMALL, Desk, add_image, claim_fields, desk
 

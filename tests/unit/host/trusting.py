@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mayfly.images.catalogue.record import read_record
 from mayfly.images.lists.check import Principal
 from mayfly.images.lists.model import Revocation
 from mayfly.images.lists.store import TrustStore
 from mayfly.images.lists.subscriptions import Accepted, Subscription, Vouched
-from mayfly.images.record import read_record
 from mayfly.model import Image
 from tests.unit.images.lists.samples import LIST, listed
 

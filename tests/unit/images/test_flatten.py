@@ -13,9 +13,9 @@ import pytest
 
 from mayfly.errors import Invalid
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.flatten import copy_sparse
 from mayfly.images.follow import silent
-from mayfly.images.record import Facts
 from mayfly.images.saving import admit_machine
 from mayfly.model import Image
 from mayfly.units import MIB

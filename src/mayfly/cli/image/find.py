@@ -9,7 +9,7 @@ from mayfly.cli.image.look import as_json_of
 from mayfly.cli.image.whereabouts import endorsed_of
 from mayfly.cli.output import print_json, print_table
 from mayfly.config import Paths
-from mayfly.images.search import Query, search
+from mayfly.images.catalogue.search import Query, search
 
 HEAD = ("NAME", "VERSION", "OS", "ARCH", "TAGS", "ENDORSED")
 

@@ -10,8 +10,8 @@ import click
 from mayfly.cli.image.group import explaining, image, own_catalogue
 from mayfly.cli.output import print_json, print_table
 from mayfly.errors import Missing
-from mayfly.images import keeping
-from mayfly.images.keeping import Held, evict, held_images, to_evict
+from mayfly.images.catalogue import keeping
+from mayfly.images.catalogue.keeping import Held, evict, held_images, to_evict
 from mayfly.units import parse_duration, parse_size, show_duration, show_size
 from mayfly.wiring import image_users, load
 

@@ -13,8 +13,8 @@ from mayfly.cli.image.whereabouts import surroundings
 from mayfly.cli.output import plain, print_json, print_table
 from mayfly.config import Paths
 from mayfly.images.catalogue import check
-from mayfly.images.glue import PREFIX, glue_1, glue_2
-from mayfly.images.tested import read_tests
+from mayfly.images.catalogue.glue import PREFIX, glue_1, glue_2
+from mayfly.images.catalogue.tested import read_tests
 from mayfly.model import Image
 from mayfly.units import show_size
 

@@ -11,14 +11,14 @@ import click
 
 from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy_on_signals
 from mayfly.cli.image.pull import access_of, book_of, existing_of, import_url, is_url
-from mayfly.images.build import build
+from mayfly.images.build.builder import build
+from mayfly.images.build.farm.blueprint import Blueprint
+from mayfly.images.build.farm.manifest import read_pins
+from mayfly.images.build.farm.reader import is_file, read_blueprint, read_script
+from mayfly.images.build.mirror import given_mirror
+from mayfly.images.build.recipe import RECIPES, Init, check_disk_bytes, find_recipe
+from mayfly.images.catalogue.reference import check_name
 from mayfly.images.container.convert import Wish
-from mayfly.images.farm.blueprint import Blueprint
-from mayfly.images.farm.manifest import read_pins
-from mayfly.images.farm.reader import is_file, read_blueprint, read_script
-from mayfly.images.mirror import given_mirror
-from mayfly.images.recipe import RECIPES, Init, check_disk_bytes, find_recipe
-from mayfly.images.reference import check_name
 from mayfly.images.registry.reference import SCHEME
 from mayfly.images.sources import Ways, import_source
 from mayfly.images.transfer.whole import Terms

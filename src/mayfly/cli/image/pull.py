@@ -12,11 +12,11 @@ from mayfly.cli.image.group import Steps, explaining, image, own_catalogue, tidy
 from mayfly.config import Paths, Settings
 from mayfly.errors import Untrusted
 from mayfly.images.catalogue import Existing
+from mayfly.images.catalogue.keeping import make_room
 from mayfly.images.chunks.assemble import chunk_downloads
 from mayfly.images.chunks.pulling import Chunking, find_index, pull_chunks
 from mayfly.images.cosign.book import SignatureBook
 from mayfly.images.cosign.keys import Signed
-from mayfly.images.keeping import make_room
 from mayfly.images.lists.authorities import Anchors
 from mayfly.images.lists.following import follower_for, trust_settings
 from mayfly.images.lists.offers import Offer, trusted_offer

@@ -16,7 +16,7 @@ from mayfly.engine.template import open_file
 from mayfly.errors import Invalid, MayflyError, Missing
 from mayfly.host import client
 from mayfly.images.catalogue import Catalogue, check
-from mayfly.images.reference import is_version
+from mayfly.images.catalogue.reference import is_version
 from mayfly.images.saving import admit_machine
 from mayfly.model import Image
 from mayfly.wiring import load

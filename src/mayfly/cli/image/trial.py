@@ -16,12 +16,12 @@ from mayfly.cli.output import Progress, plain, print_json
 from mayfly.config import Paths
 from mayfly.engine.checks import Command, Said, run_commands
 from mayfly.errors import TIME_LIMIT, Denied, Missing
+from mayfly.images.build.farm.blueprint import Check
+from mayfly.images.build.farm.manifest import find_manifest
+from mayfly.images.build.farm.reader import read_blueprint
 from mayfly.images.catalogue import check
-from mayfly.images.farm.blueprint import Check
-from mayfly.images.farm.manifest import find_manifest
-from mayfly.images.farm.reader import read_blueprint
-from mayfly.images.tested import OUTPUT_LONGEST, Result, Verdict, write_tests
-from mayfly.images.verify import verify
+from mayfly.images.catalogue.tested import OUTPUT_LONGEST, Result, Verdict, write_tests
+from mayfly.images.catalogue.verify import verify
 from mayfly.model import Image, Shape
 from mayfly.units import MIB, parse_size, round_memory
 from mayfly.wiring import engine_for, load

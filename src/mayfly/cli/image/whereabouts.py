@@ -13,9 +13,9 @@ from mayfly.errors import MayflyError
 from mayfly.host import client
 from mayfly.host.permission import gate_of
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.catalogue.tested import read_tests
 from mayfly.images.container.said import read_said
 from mayfly.images.lists.admission import Admission
-from mayfly.images.tested import read_tests
 from mayfly.model import Image
 
 

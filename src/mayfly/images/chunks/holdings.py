@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mayfly.errors import Invalid, Missing, Untrusted
+from mayfly.images.catalogue.record import read_record
 from mayfly.images.chunks.content import content_of
 from mayfly.images.chunks.have import BITS, DISK, INDEX, Stored, covers, read_runs
 from mayfly.images.chunks.index import Index, parse_index
 from mayfly.images.chunks.shelf import PLACE
-from mayfly.images.record import read_record
 
 LOOK_S = 5.0
 """How often, at most, all is looked through for what nobody here knows."""

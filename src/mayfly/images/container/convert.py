@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.errors import Failed
-from mayfly.images import grub
-from mayfly.images.build import check_host, make_file_system
+from mayfly.images.build import grub
+from mayfly.images.build.builder import check_host, make_file_system
+from mayfly.images.build.disk import PARTITION_START, Layout
+from mayfly.images.build.layer import Item, grub_cfg, pack
+from mayfly.images.build.mirror import host_mirror
+from mayfly.images.build.recipe import DISK_BYTES, check_disk_bytes
+from mayfly.images.build.scratch import Scratch, scratch
 from mayfly.images.catalogue import Catalogue, Existing
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.confine import Bounds, confined
 from mayfly.images.container.assemble import Plan, assemble
 from mayfly.images.container.contents import Contents
@@ -30,14 +36,8 @@ from mayfly.images.container.kernel import Kit, kernel_kit
 from mayfly.images.container.packed import Part
 from mayfly.images.container.said import write_said
 from mayfly.images.convert import convert
-from mayfly.images.disk import PARTITION_START, Layout
 from mayfly.images.follow import Report, silent
-from mayfly.images.layer import Item, grub_cfg, pack
-from mayfly.images.mirror import host_mirror
-from mayfly.images.recipe import DISK_BYTES, check_disk_bytes
-from mayfly.images.record import Facts
 from mayfly.images.room import check_room
-from mayfly.images.scratch import Scratch, scratch
 from mayfly.model import Image
 from mayfly.units import MIB
 

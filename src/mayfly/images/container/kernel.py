@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError
+from mayfly.images.build.mirror import host_apt_options
+from mayfly.images.build.recipe import Mirror, milestone
 from mayfly.images.container.initramfs import FIRST_MODULES, initramfs, load_order, module_name
 from mayfly.images.follow import Report, follow
-from mayfly.images.mirror import host_apt_options
-from mayfly.images.recipe import Mirror, milestone
 from mayfly.images.room import check_room
 from mayfly.units import MIB
 

@@ -15,6 +15,7 @@ import pytest
 
 from mayfly.errors import Missing, Unavailable, Untrusted
 from mayfly.images.catalogue import Catalogue
+from mayfly.images.catalogue.record import Facts
 from mayfly.images.chunks.content import content_of
 from mayfly.images.chunks.gather import Crowd, gather, take_local
 from mayfly.images.chunks.givers import Neighbour, neighbours_of, web_giver
@@ -24,7 +25,6 @@ from mayfly.images.chunks.index import Index, render
 from mayfly.images.chunks.serve import ChunkServer
 from mayfly.images.chunks.shelf import Shelf
 from mayfly.images.lists.uris import UriRules
-from mayfly.images.record import Facts
 from mayfly.images.transfer.pace import Meter
 from tests.unit.images.chunks.disks import blocks, disk_of, index_of, qcow2_of
 from tests.unit.images.web import File, reply, serving

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mayfly.images.disk import Layout, mke2fs_argv
+from mayfly.images.build.disk import Layout, mke2fs_argv
 from mayfly.units import MIB
 
 UUID = "7a5c1d6e-9f0b-4c3d-8e2a-1b6f5d4c3b2a"

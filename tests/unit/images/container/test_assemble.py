@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from mayfly.errors import Invalid, Quota, Untrusted
+from mayfly.images.build.disk import PARTITION_START
 from mayfly.images.confine import Bounds, confined
 from mayfly.images.container.assemble import Plan, assemble
 from mayfly.images.container.packed import Part
-from mayfly.images.disk import PARTITION_START
 from mayfly.units import MIB
 from tests.unit.images.container.making import (
     Entry,

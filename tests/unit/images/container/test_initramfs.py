@@ -6,9 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
+from mayfly.images.build.layer import grub_cfg
 from mayfly.images.container.convert import os_name, own_items
 from mayfly.images.container.initramfs import initramfs, load_order
-from mayfly.images.layer import grub_cfg
 
 
 def test_cpio_reads_what_was_made(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mayfly.errors import Failed, Missing
+from mayfly.images.build.mirror import DEFAULT
 from mayfly.images.container.kernel import FRESH_S, kernel_kit, packages_argv
 from mayfly.images.follow import silent
-from mayfly.images.mirror import DEFAULT
 from mayfly.images.sources import container_opener
 
 KO = "lib/modules/6.1.0-9/kernel"

@@ -1,0 +1,1 @@
+"""Make images: from Debian's packages, by a recipe."""
