@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bench.batch_gridengine import gridengine
 from bench.client import BenchError
 from bench.groups import Bench
 from bench.report import Findings, Metric, median, spread
@@ -140,7 +141,7 @@ def _throughput(bare: Many, machines: Many, count: int) -> tuple[Metric, ...]:
     )
 
 
-GROUPS: dict[str, Callable[[Setting], Findings]] = {"slurm": slurm}
+GROUPS: dict[str, Callable[[Setting], Findings]] = {"slurm": slurm, "gridengine": gridengine}
 BENCH = Bench(name="batch", text=str(__doc__), groups=GROUPS)
 
 if __name__ == "__main__":

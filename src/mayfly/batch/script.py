@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ VARIABLE = "MAYFLY_SCRIPT"
 _SHIM = (
     "umask 077; d=$(mktemp -d /tmp/job.XXXXXXXX) || exit 125; f=$d/$1; shift; "
     'printf %s {parts} >"$f" || exit 125; chmod 0700 "$f"; u={umask}; umask $u; '
-    'unset u d {names}; exec "$f" "$@"'
+    'unset u d {names}; exec {reader}"$f" "$@"'
 )
 """What becomes the script: not ``exec -a``, which not every shell has."""
 
@@ -29,8 +30,12 @@ class Carried:
     env: Mapping[str, str]
 
 
-def carry(script: Path, words: tuple[str, ...], *, umask: int) -> Carried:
+def carry(
+    script: Path, words: tuple[str, ...], *, umask: int, interpreter: tuple[str, ...] = ()
+) -> Carried:
     """Give what runs a script of the host in a machine; ``words``: its arguments.
+
+    ``interpreter``: the shell that reads it, with options; none: the script itself names it.
 
     Raises ``Invalid`` when it is too long or no text, ``Failed`` when it cannot be read.
     """
@@ -48,6 +53,7 @@ def carry(script: Path, words: tuple[str, ...], *, umask: int) -> Carried:
     names = [f"{VARIABLE}_{number}" for number in range(len(pieces))]
     parts = " ".join(f'"${name}"' for name in names)
     # %s takes one; printf says it again for each of the others.
-    shim = _SHIM.format(parts=parts, names=" ".join(names), umask=f"{umask:04o}")
+    reader = "".join(f"{shlex.quote(word)} " for word in interpreter)
+    shim = _SHIM.format(parts=parts, names=" ".join(names), umask=f"{umask:04o}", reader=reader)
     env = {name: os.fsdecode(piece) for name, piece in zip(names, pieces, strict=True)}
     return Carried(argv=("/bin/sh", "-c", shim, "sh", script.name, *words), env=env)

@@ -41,6 +41,8 @@ class Payload:
     argv: tuple[str, ...]
     script: Path | None = None
     """Where ``argv[0]`` is a script that the batch system keeps for itself."""
+    interpreter: tuple[str, ...] = ()
+    """What reads the script; nothing: the script itself says it."""
     environ: Mapping[str, str]
     tty: bool | None = False
     """None: if standard input and output are terminals."""
@@ -55,12 +57,19 @@ class Ended:
     """None: the job ran, and this is its own end."""
 
 
-def start(ticket: Ticket, payload: Payload, settings: BatchSettings, say: Say) -> Ended:
+def start(
+    ticket: Ticket,
+    payload: Payload,
+    settings: BatchSettings,
+    say: Say,
+    began: Say = lambda machine: None,
+) -> Ended:
     """Run a job in its machine, to its end; never raises a ``MayflyError``.
 
-    ``say``: tells the job's user something, in a line of standard error.
+    ``say``: tells the job's user something, in a line of standard error; ``began``: is told the
+    machine's name when the job in it has begun.
     """
-    steps = Steps(report=lambda text: None, note=say, phase="start")
+    steps = Steps(report=lambda text: None, note=say, phase="start", began=began)
     if ticket.fault is not None:
         reason = ticket.reason + (f"\n  hint: {ticket.hint}" if ticket.hint else "")
         return Ended(outcome=_not_run(reason), fault=ticket.fault)
@@ -119,7 +128,7 @@ def job_of(ticket: Ticket, payload: Payload, place: Place, account: Account) -> 
     env = environment(payload.environ, network)
     argv = payload.argv
     if payload.script is not None:
-        carried = carry(payload.script, argv[1:], umask=umask)
+        carried = carry(payload.script, argv[1:], umask=umask, interpreter=payload.interpreter)
         argv, env = carried.argv, {**env, **carried.env}
     request = JobRequest(
         argv=argv,

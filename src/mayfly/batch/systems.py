@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,8 @@ class Where:
     policy: Path
     code: Path
     """The directory from which Mayfly's own modules are imported."""
+    queues: tuple[str, ...] = ()
+    """Which of the batch system's; none: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,8 @@ class System(Protocol):
     def installed(self, where: Where) -> None:
         """Do what there is to do besides files, when those are there."""
 
-    def uninstalled(self, where: Where) -> None:
-        """Take that back, when the files are as they were."""
+    def uninstalling(self, where: Where) -> AbstractContextManager[None]:
+        """Do what there is to do besides files: before they are put back, and afterwards."""
 
     def check(self, where: Where) -> list[Finding]:
         """Say what works on this host and what does not."""
@@ -66,7 +69,10 @@ class System(Protocol):
         """
 
 
-SYSTEMS: Mapping[str, str] = {"slurm": "mayfly.batch.slurm.installation"}
+SYSTEMS: Mapping[str, str] = {
+    "slurm": "mayfly.batch.slurm.installation",
+    "gridengine": "mayfly.batch.gridengine.installation",
+}
 """Each module has a ``SYSTEM`` that is a ``System``."""
 
 

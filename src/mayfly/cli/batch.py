@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -32,6 +33,10 @@ _config = click.option(
     help=f"The site's settings [default: {BATCH_CONFIG}].",
 )
 
+_queues = click.option(
+    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine: only this queue."
+)
+
 
 @click.group(
     epilog="""\b
@@ -41,6 +46,7 @@ Examples:
   mayfly batch check slurm
   mayfly batch options slurm                # what users write
   mayfly batch uninstall slurm --yes        # every file as it was before
+  mayfly batch install gridengine --queue virt
 """
 )
 def batch() -> None:
@@ -52,12 +58,19 @@ def batch() -> None:
 @_conf
 @_programs
 @_config
+@_queues
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 def install(
-    system: str, conf: Path | None, programs: Path | None, config: Path, dry_run: bool
+    system: str,
+    conf: Path | None,
+    programs: Path | None,
+    config: Path,
+    queues: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Put Mayfly into SYSTEM on this host; 'uninstall' restores every file."""
     one, where = _open(system, conf, programs, config)
+    where = replace(where, queues=queues)
     plan = one.plan(where)
     for line in difference(plan.changes):
         click.echo(line)
@@ -85,9 +98,9 @@ def uninstall(
     _check_root()
     if not yes:
         click.confirm(f"Take Mayfly out of {system} on this host?", abort=True)
-    for words in take_back(one.journal(where)):
-        click.echo(f"mayfly: {words}", err=True)
-    one.uninstalled(where)
+    with one.uninstalling(where):
+        for words in take_back(one.journal(where)):
+            click.echo(f"mayfly: {words}", err=True)
     click.echo(f"taken out of {system}")
 
 

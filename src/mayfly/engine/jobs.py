@@ -45,6 +45,8 @@ class Steps:
     """What the host service itself took of the claim, when there was one."""
     error: MayflyError | None = None
     """What ended it before the job began, where an error did."""
+    began: Callable[[str], None] = lambda machine: None
+    """Called with the machine's name when the job in it has begun."""
     marks: list[tuple[str, float]] = field(default_factory=lambda: [("begin", time.monotonic())])
 
     def mark(self, name: str) -> None:

@@ -153,6 +153,7 @@ def run_in(
 
     def started() -> None:
         steps.mark("start")
+        steps.began(claimed.id)
 
     result = run_job(
         claimed.session,

@@ -8,6 +8,8 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.batch.changes import Change, with_block, without_block
@@ -77,8 +79,10 @@ class Slurm:
         """Let running daemons read the configuration, if there are any."""
         _reconfigure(where)
 
-    def uninstalled(self, where: Where) -> None:
-        """Let running daemons read the configuration again."""
+    @contextmanager
+    def uninstalling(self, where: Where) -> Iterator[None]:
+        """Let running daemons read the configuration again, when the files are as they were."""
+        yield
         _reconfigure(where)
 
     def check(self, where: Where) -> list[Finding]:

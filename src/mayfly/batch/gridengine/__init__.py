@@ -1,0 +1,1 @@
+"""Jobs of Grid Engine in machines of their own."""
