@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mayfly.batch.changes import Change
 from mayfly.batch.gridengine.configuration import (
     GLOBAL,
     NONE,
@@ -22,9 +21,11 @@ from mayfly.batch.gridengine.configuration import (
     take_back,
     write_journal,
 )
-from mayfly.batch.gridengine.programs import NAMES, Site, launcher
+from mayfly.batch.gridengine.programs import NAMES
 from mayfly.batch.gridengine.task import parse_context
 from mayfly.batch.gridengine.verifier import GUEST_MEMORY, HOT, READY, SEPARATOR
+from mayfly.batch.launchers import programs_of
+from mayfly.batch.program import Site
 from mayfly.batch.systems import Plan, Where
 from mayfly.batch.wish import OPTIONS
 from mayfly.command import run
@@ -54,16 +55,8 @@ class GridEngine:
         _check_root_directory()
         programs = where.programs or PROGRAMS
         cell = os.environ.get("SGE_CELL", "default")
-        changes = []
-        for name in NAMES:
-            told = launcher(
-                name,
-                python=os.path.realpath(sys.executable),
-                code=where.code,
-                site=Site(cluster=cell, config=where.config),
-                home=where.home,
-            )
-            changes.append(Change(path=programs / name, content=told.encode(), mode=0o755))
+        site = Site(cluster=cell, config=where.config)
+        changes = programs_of("gridengine", NAMES, where, programs, site)
         settings, notes = wanted(where, programs)
         return Plan(changes=changes, notes=[*(each.words() for each in settings), *notes])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from mayfly.batch.gridengine.request import VARIABLE, read_request
@@ -23,8 +22,8 @@ from mayfly.batch.gridengine.task import (
     tries_of,
 )
 from mayfly.batch.job import Ticket, refused, write_ticket
+from mayfly.batch.program import Call, Program, call_of, end
 from mayfly.batch.registration import register, unregister
-from mayfly.batch.settings import BatchSettings, load_batch_settings
 from mayfly.batch.wish import parse_wish
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError
@@ -35,40 +34,12 @@ ASK_LIMIT_S = 30.0
 REASON_LONGEST = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """What the installation wrote into each program."""
-
-    cluster: str
-    config: Path
-    """``batch.toml``; it need not be there."""
-
-    def settings(self) -> BatchSettings:
-        """Read the settings; raises ``Invalid``."""
-        return load_batch_settings(self.config) if self.config.exists() else BatchSettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of a program."""
-
-    site: Site
-    words: tuple[str, ...]
-    environ: Mapping[str, str]
-
-
 def main(name: str, *, cluster: str, config: str, home: str = "") -> None:
     """Run one of the programs; ``home``: as ``MAYFLY_HOME``, where images and policy are."""
-    call = Call(
-        site=Site(cluster=cluster, config=Path(config)),
-        words=tuple(sys.argv[1:]),
-        environ=dict(os.environ),
-    )
+    call = call_of(cluster, config)
     if name in ("prolog", "epilog"):
         _forget_users_environment()
-    if home:
-        os.environ["MAYFLY_HOME"] = home
-    sys.exit(_PROGRAMS[name](call))
+    end(_PROGRAMS[name], call, home=home)
 
 
 def _forget_users_environment() -> None:
@@ -240,25 +211,10 @@ def _send(line: str) -> None:
     print(line, flush=True)
 
 
-_PROGRAMS: Mapping[str, Callable[[Call], int]] = {
+_PROGRAMS: Mapping[str, Program] = {
     "prolog": prolog,
     "epilog": epilog,
     "starter": starter,
     "verifier": verifier,
     "sensor": sensor,
 }
-
-
-def launcher(name: str, *, python: str, code: Path, site: Site, home: str) -> str:
-    """Give the text of the file that Grid Engine executes for one of the programs."""
-    if name not in _PROGRAMS:
-        raise Failed(f"there is no program '{name}'")
-    words = f"cluster={site.cluster!r}, config={str(site.config)!r}, home={home!r}"
-    return (
-        f"#!{python} -IS\n"
-        "# Written by 'mayfly batch install gridengine'.\n"
-        "import sys\n\n"
-        f"sys.path.insert(0, {str(code)!r})\n"
-        "from mayfly.batch.gridengine.programs import main  # noqa: E402\n\n"
-        f"main({name!r}, {words})\n"
-    )

@@ -6,14 +6,15 @@ import os
 import re
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.batch.changes import Change, with_block, without_block
-from mayfly.batch.slurm.programs import NAMES, Site, launcher
+from mayfly.batch.launchers import programs_of
+from mayfly.batch.program import Site
+from mayfly.batch.slurm.programs import NAMES
 from mayfly.batch.systems import Plan, Where
 from mayfly.batch.wish import OPTIONS
 from mayfly.command import run
@@ -54,10 +55,7 @@ class Slurm:
         programs = where.programs or PROGRAMS
         site = Site(cluster=setting(text, "ClusterName") or "slurm", config=where.config)
         changes = [Change(path=programs / PLUGIN, content=compile_plugin(), mode=0o755)]
-        for name in NAMES:
-            python = os.path.realpath(sys.executable)
-            told = launcher(name, python=python, code=where.code, site=site, home=where.home)
-            changes.append(Change(path=programs / name, content=told.encode(), mode=0o755))
+        changes += programs_of("slurm", NAMES, where, programs, site)
         stack = Path(setting(text, "PlugStackConfig") or conf.with_name("plugstack.conf"))
         epilog, notes = _epilog(text, programs)
         line = f"required {programs / PLUGIN} programs={programs} policy={where.policy}"

@@ -6,51 +6,23 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
 from mayfly.batch.job import Fault, Ticket, refused, write_ticket
+from mayfly.batch.program import Call, Program, Site, call_of, end
 from mayfly.batch.registration import register as register_job
 from mayfly.batch.registration import unregister
-from mayfly.batch.settings import BatchSettings, load_batch_settings
 from mayfly.batch.slurm.task import ask_slurm, find_cgroup, job_of, number, split_words
 from mayfly.batch.wish import parse_wish
-from mayfly.errors import Failed, MayflyError
+from mayfly.errors import MayflyError
 
 COMMENT_LONGEST = 300
 NAMES = ("register", "release", "epilog", "submit", "starter", "health")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """What the installation wrote into each program."""
-
-    cluster: str
-    config: Path
-    """``batch.toml``; it need not be there."""
-
-    def settings(self) -> BatchSettings:
-        """Read the settings; raises ``Invalid``."""
-        return load_batch_settings(self.config) if self.config.exists() else BatchSettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of a program."""
-
-    site: Site
-    words: tuple[str, ...]
-    environ: Mapping[str, str]
-
-
 def main(name: str, *, cluster: str, config: str, home: str = "") -> None:
     """Run one of the programs; ``home``: as ``MAYFLY_HOME``, where images and policy are."""
-    if home:
-        os.environ["MAYFLY_HOME"] = home
-    site = Site(cluster=cluster, config=Path(config))
-    call = Call(site=site, words=tuple(sys.argv[1:]), environ=os.environ)
-    sys.exit(_PROGRAMS[name](call))
+    end(_PROGRAMS[name], call_of(cluster, config), home=home)
 
 
 def register(call: Call) -> int:
@@ -162,7 +134,7 @@ def health(call: Call) -> int:
     return 0
 
 
-_PROGRAMS: Mapping[str, Callable[[Call], int]] = {
+_PROGRAMS: Mapping[str, Program] = {
     "register": register,
     "release": release,
     "epilog": epilog,
@@ -170,18 +142,3 @@ _PROGRAMS: Mapping[str, Callable[[Call], int]] = {
     "starter": starter,
     "health": health,
 }
-
-
-def launcher(name: str, *, python: str, code: Path, site: Site, home: str) -> str:
-    """Give the text of the file that Slurm executes for one of the programs."""
-    if name not in _PROGRAMS:
-        raise Failed(f"there is no program '{name}'")
-    words = f"cluster={site.cluster!r}, config={str(site.config)!r}, home={home!r}"
-    return (
-        f"#!{python} -IS\n"
-        "# Written by 'mayfly batch install slurm'.\n"
-        "import sys\n\n"
-        f"sys.path.insert(0, {str(code)!r})\n"
-        "from mayfly.batch.slurm.programs import main  # noqa: E402\n\n"
-        f"main({name!r}, {words})\n"
-    )
