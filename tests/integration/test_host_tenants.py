@@ -21,7 +21,7 @@ import pytest
 
 from mayfly.engine.memory import SEALS
 from mayfly.engine.network.attach import NOBODY
-from mayfly.errors import Denied, MayflyError
+from mayfly.errors import Conflict, Denied, MayflyError
 from tests.integration.faults import machines_dir
 from tests.integration.host import ALICE, BOB, IMAGE, MARKS, Host, User, claim_fields, host_of
 from tests.integration.hostile import (
@@ -281,6 +281,7 @@ def test_no_path_of_a_user_is_opened(host: Host, tmp_path: Path) -> None:
 
 def test_who_asks_for_everything_at_once_gets_an_answer_to_each(host: Host) -> None:
     with claimed(host, ATTACKER, outlive=True) as machine:
+        print(f"MAYFLY_TEST_SEED={SEED}")
         chance = random.Random(SEED)
         ops = ["pause", "resume", "enter", "logs", "show", "snapshots", "snapshot", "revert"]
         with contextlib.ExitStack() as stack:
@@ -293,6 +294,19 @@ def test_who_asks_for_everything_at_once_gets_an_answer_to_each(host: Host) -> N
             kinds = [answered(connection) for connection in connections]
         assert "Failed" not in kinds, kinds
     assert host.ask("status")["waiting"] == 0
+
+
+@pytest.mark.parametrize("op", ["snapshot", "snapshots"])
+def test_what_is_cut_short_by_a_deletion_says_so(host: Host, op: str) -> None:
+    with claimed(host, ATTACKER, outlive=True) as machine, contextlib.ExitStack() as stack:
+        asked, other = (
+            stack.enter_context(contextlib.closing(host.connect(ATTACKER))) for _ in range(2)
+        )
+        asked.ask(op, {"machine": machine.name, "point": "a"})
+        other.ask("delete", {"machine": machine.name})
+        assert answered(other) == "ok"
+        with pytest.raises(Conflict, match="was ended meanwhile: it was deleted"):
+            asked.answer()
 
 
 def answered(connection: Any) -> str:

@@ -18,6 +18,7 @@ Message = dict[str, Any]
 READ_LIMIT_S = 30.0
 """How long who asked for a log may leave it unread."""
 READ_TURN_S = 0.02
+DELETED = "it was deleted"
 
 
 def list_machines(service: Service, caller: Caller, _: Message) -> None:
@@ -35,7 +36,7 @@ def show(service: Service, caller: Caller, message: Message) -> None:
 def delete(service: Service, caller: Caller, message: Message) -> None:
     """End a machine."""
     hosted = own(service, caller, message)
-    end(service, hosted, "it was deleted")
+    end(service, hosted, DELETED)
     caller.ok({"machine": hosted.id})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mayfly.errors import Conflict, Failed
 from mayfly.host import administration, line, machines, operations, points, saving, stripping
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
@@ -32,6 +33,24 @@ def _slow(step: Callable[[Service, Caller, Message], Step[None]]) -> Verb:
     return Verb(run=run)
 
 
+def _with(step: Callable[[Service, Caller, Message], Step[None]]) -> Verb:
+    """Make a verb of what is done with a machine, which may be ended by others meanwhile."""
+
+    def with_reason(service: Service, caller: Caller, message: Message) -> Step[None]:
+        name = message.get("machine")
+        hosted = service.table.find(name) if isinstance(name, str) else None
+        try:
+            yield from step(service, caller, message)
+        except Failed as error:
+            if hosted is None or not hosted.doomed or error.message in hosted.doomed:
+                raise
+            # Not what QEMU's end looked like from here.
+            kind = Conflict if hosted.doomed == machines.DELETED else Failed
+            raise kind(f"machine '{hosted.id}' was ended meanwhile: {hosted.doomed}") from error
+
+    return _slow(with_reason)
+
+
 def _quick(answer: Callable[[Service, Caller, Message], None], *, root_only: bool = False) -> Verb:
     def step(service: Service, caller: Caller, message: Message) -> Step[None]:
         answer(service, caller, message)
@@ -44,17 +63,17 @@ VERBS: dict[str, Verb] = {
     "claim": _slow(line.claim),
     "list": _quick(machines.list_machines),
     "show": _quick(machines.show),
-    "logs": _slow(machines.logs),
+    "logs": _with(machines.logs),
     "delete": _quick(machines.delete),
     "release": _slow(release),
-    "enter": _slow(operations.enter),
-    "resume": _slow(saving.resume),
-    "suspend": _slow(saving.suspend),
-    "snapshot": _slow(points.snapshot),
-    "snapshots": _slow(points.snapshots),
-    "revert": _slow(points.revert),
-    "strip": _slow(stripping.strip),
-    "pause": _slow(operations.pause),
+    "enter": _with(operations.enter),
+    "resume": _with(saving.resume),
+    "suspend": _with(saving.suspend),
+    "snapshot": _with(points.snapshot),
+    "snapshots": _with(points.snapshots),
+    "revert": _with(points.revert),
+    "strip": _with(stripping.strip),
+    "pause": _with(operations.pause),
     "status": _quick(administration.status),
     "metrics": _quick(administration.metrics),
     "check": _quick(administration.check, root_only=True),
