@@ -16,7 +16,6 @@ from mayfly.engine.records import (
     Place,
     Record,
     is_alive,
-    kill_qemu,
     open_place,
     read_record,
 )
@@ -99,8 +98,7 @@ def _check_runs(held: Held) -> None:
 def delete(machines: Path, name: str) -> None:
     """End a machine and remove everything of it."""
     place = open_place(machines, name)
-    with contextlib.suppress(Failed):
-        kill_qemu(read_record(place.path))
+    place.kill_qemu()
     place.remove()
 
 

@@ -115,6 +115,11 @@ class Place:
         except OSError as error:
             raise no_room(self.path, error) from error
 
+    def kill_qemu(self) -> None:
+        """End the QEMU that is written down here: a process that was killed may have left one."""
+        with contextlib.suppress(Failed):
+            kill_qemu(read_record(self.path))
+
     def release(self) -> None:
         """Leave the machine as it is: it looks after itself now."""
         os.close(self._lock)

@@ -171,7 +171,6 @@ def _answer_of(hosted: Hosted) -> Step[None]:
 
 
 def _remove(hosted: Hosted) -> None:
-    with contextlib.suppress(MayflyError):
-        kill_qemu(read_record(hosted.place.path))
+    hosted.place.kill_qemu()
     hosted.place.remove()
     log.info("machine %s, left by an earlier service, removed", hosted.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -13,9 +12,9 @@ from mayfly.engine import memory
 from mayfly.engine.machine import Machine, Order, start_machine
 from mayfly.engine.oneshot import template_for
 from mayfly.engine.reattach import handles, rebuild
-from mayfly.engine.records import Record, kill_qemu, new_place, read_record, slot
+from mayfly.engine.records import Record, new_place, read_record, slot
 from mayfly.engine.template import MEMORY, Engine, Template, open_memory
-from mayfly.errors import Failed, MayflyError
+from mayfly.errors import Failed
 from mayfly.host.settings import Sharing
 from mayfly.host.state import Hosted, Service
 from mayfly.host.watching import end, watch
@@ -108,8 +107,7 @@ def _new(service: Service, making: Making) -> Hosted:
 
 def _clear(service: Service, hosted: Hosted) -> None:
     """Remove what a child that failed, or was killed, has left."""
-    with contextlib.suppress(MayflyError):
-        kill_qemu(read_record(hosted.place.path))
+    hosted.place.kill_qemu()
     hosted.place.remove()
     hosted.ended = True
     service.table.remove(hosted)

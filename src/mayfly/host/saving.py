@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import time
@@ -14,7 +13,7 @@ from typing import Any
 from mayfly.engine.machine import Machine, Order
 from mayfly.engine.network.attach import NetworkPlan
 from mayfly.engine.reattach import handles, rebuild
-from mayfly.engine.records import kill_qemu, read_record
+from mayfly.engine.records import read_record
 from mayfly.engine.refresh import Refreshing, begin_refresh, end_refresh
 from mayfly.engine.resume import bring_back as bring_machine_back
 from mayfly.engine.suspend import flush_saved
@@ -151,8 +150,7 @@ def bring_back(service: Service, hosted: Hosted, caller: Caller) -> Step[None]:
         # Outside of its job's cgroup, without its network, or repeating itself it must not run.
         yield from end_process(hosted)
         # A child that was killed has left a QEMU which only that record knows.
-        with contextlib.suppress(MayflyError):
-            kill_qemu(read_record(hosted.place.path))
+        hosted.place.kill_qemu()
         hosted.write(before)
         service.logs.event(hosted.id, f"not resumed: {error.message}", now=time.time())
         if not caller.asking:
