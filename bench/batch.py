@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def slurm(setting: Setting) -> Findings:
 
 @contextmanager
 def _cluster(setting: Setting) -> Iterator[Slurm]:
-    lacking = [name for name in TOOLS if not _is_there(name)]
+    lacking = [name for name in TOOLS if shutil.which(name) is None]
     if lacking:
         raise BenchError(f"no {', '.join(lacking)}: scripts/setup installs them")
     setting.warm()
@@ -60,10 +60,6 @@ def _cluster(setting: Setting) -> Iterator[Slurm]:
     with host_of(setting.home, READY) as host, slurm_of(host) as cluster:
         host.refilled(4)
         yield cluster
-
-
-def _is_there(name: str) -> bool:
-    return subprocess.run(["which", name], check=False, capture_output=True).returncode == 0
 
 
 def _added(setting: Setting, cluster: Slurm, pairs: int) -> tuple[Metric, tuple[str, ...]]:

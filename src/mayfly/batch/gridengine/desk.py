@@ -25,7 +25,9 @@ def serve(
         return counter.image_for(person_of(params), wish)
 
     def answer(params: Params) -> list[str]:
-        images = lambda: " ".join(counter.names_for(person_of(params)))  # noqa: E731
+        def images() -> str:
+            return " ".join(counter.names_for(person_of(params)))
+
         return answer_for(params, look, enabled=settings().enabled, images=images)
 
     converse(lines, send, answer)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mayfly.batch.ending import say
 from mayfly.batch.gridengine.request import VARIABLE, read_request
 from mayfly.batch.gridengine.starting import IN_ERROR, REASON, TICKET
 from mayfly.batch.gridengine.task import (
@@ -163,7 +164,7 @@ def _tell(config: Mapping[str, str], reason: str) -> int:
 
 def starter(call: Call) -> int:
     """The user's, in the place of the job's own program."""
-    from mayfly.batch.gridengine.starting import say, start_task  # noqa: PLC0415
+    from mayfly.batch.gridengine.starting import start_task  # noqa: PLC0415
 
     try:
         return start_task(call.words, call.environ, call.site.settings())

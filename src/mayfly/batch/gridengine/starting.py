@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mayfly.batch.ending import end_by, say
 from mayfly.batch.gridengine.request import VARIABLE, read_request
 from mayfly.batch.gridengine.task import SPOOL, read_config
 from mayfly.batch.job import Fault, Ticket, read_ticket
@@ -34,12 +33,6 @@ LOGIN = ("bash", "sh", "dash", "ksh", "zsh")
 """Shells that take ``-l`` beside other words."""
 
 
-def say(text: str) -> None:
-    """Tell the job's user something."""
-    for line in text.split("\n"):
-        print(f"mayfly: {line}", file=sys.stderr, flush=True)
-
-
 def start_task(words: Sequence[str], environ: Mapping[str, str], settings: BatchSettings) -> int:
     """Run the task; gives the exit status, or ends by the signal that ended it."""
     # Should the service be restarted meanwhile, it is asked again there.
@@ -57,7 +50,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
         _leave_reason(Path(config.get("tmpdir", "/")), ended.outcome.reason)
         return _again(ticket, settings)
     if number := signal_of(ended.outcome):
-        _end_by(number)
+        end_by(number)
     return ended.outcome.code
 
 
@@ -171,12 +164,3 @@ def _environment(environ: Mapping[str, str], config: Mapping[str, str]) -> dict[
     if "PATH" in env:
         env["PATH"] = ":".join(part for part in env["PATH"].split(":") if part != temporary)
     return env
-
-
-def _end_by(number: int) -> None:
-    """End as the job did; the core of this process is of no interest."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mayfly.batch.ending import end_by, say
 from mayfly.batch.job import TICKET_VARIABLE, Fault, Ticket, read_ticket
 from mayfly.batch.settings import BatchSettings
 from mayfly.batch.starter import Ended, Payload, outcome_lines, start
@@ -21,12 +20,6 @@ SCRIPT = "slurm_script"
 """What slurmd calls the script of a batch job, in a directory of its own."""
 COMMENT_LONGEST = 200
 CONTROL_LIMIT_S = 30.0
-
-
-def say(text: str) -> None:
-    """Tell the job's user something."""
-    for line in text.split("\n"):
-        print(f"mayfly: {line}", file=sys.stderr, flush=True)
 
 
 def start_task(words: Sequence[str], environ: Mapping[str, str], settings: BatchSettings) -> int:
@@ -52,7 +45,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
     if ended.fault in (Fault.MAYFLY, Fault.SITE):
         _try_again(ticket, ended, environ, settings)
     if number := signal_of(ended.outcome):
-        _end_by(number)
+        end_by(number)
     return ended.outcome.code
 
 
@@ -122,12 +115,3 @@ def _update(job: str, change: str) -> None:
         run(["scontrol", "update", f"jobid={job}", change], timeout_s=CONTROL_LIMIT_S)
     except Failed as error:
         say(error.message)
-
-
-def _end_by(number: int) -> None:
-    """End as the job did; the core of this process is of no interest."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if number not in (signal.SIGKILL, signal.SIGSTOP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
