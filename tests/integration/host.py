@@ -230,6 +230,16 @@ class Host:
             job.kill()
         self.jobs.clear()
 
+    def clear(self) -> None:
+        """Delete what users have left, and wait until it is gone.
+
+        A machine may end of itself between the look and the deletion: its client was killed.
+        """
+        for one in self.machines():
+            with contextlib.suppress(MayflyError):
+                self.ask("delete", machine=one["id"])
+        self.emptied()
+
     def emptied(self) -> None:
         """Wait until no machine of a user is there."""
         wait_until(lambda: self.machines() == [], "the machines to be gone", limit_s=START_LIMIT_S)
@@ -297,10 +307,7 @@ class Host:
                 os.kill(pid, SIGKILL)
 
     def _end_all(self) -> None:
-        for one in self.machines("running", "paused", "suspended", "kept"):
-            with contextlib.suppress(MayflyError):
-                self.ask("delete", machine=one["id"])
-        self.emptied()
+        self.clear()
         assert self.end(SIGTERM) == 0
         left = self.places(), self.qemus()
         assert left == ([], []), (left, self.log.read_text())

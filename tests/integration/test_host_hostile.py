@@ -45,10 +45,7 @@ def service(warm_home: Path) -> Iterator[Host]:
 def host(service: Host) -> Iterator[Host]:
     """A service with no machine of a user, before and after."""
     yield service
-    for machine in service.machines():
-        with contextlib.suppress(MayflyError):
-            service.ask("delete", machine=machine["id"])
-    service.emptied()
+    service.clear()
 
 
 def lasting(host: Host) -> str:

@@ -46,9 +46,7 @@ def host(service: Host) -> Iterator[Host]:
     service.refilled()
     yield service
     service.forget_jobs()
-    for one in service.machines():
-        service.ask("delete", machine=one["id"])
-    service.emptied()
+    service.clear()
 
 
 def made(host: Host, *options: str) -> str:
