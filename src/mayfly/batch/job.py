@@ -68,6 +68,8 @@ class BatchJob:
     submitted_at: float = 0.0
     cgroup: str = ""
     """Where its QEMU belongs, from the top of the cgroup tree."""
+    shared: bool = False
+    """Whether all its processes on this host share one machine."""
     scratch_mib: int = 0
 
     @property
@@ -85,6 +87,7 @@ class BatchJob:
             "wall_s": self.wall_s,
             "queue": self.queue,
             "cgroup": self.cgroup,
+            "shared": self.shared,
             "scratch_mib": self.scratch_mib,
         }
 
@@ -107,6 +110,10 @@ class Ticket:
     """Whether the policy lets directories of the host be seen in the machine."""
     keep: bool = False
     restart: int = 0
+    step: str = ""
+    """Which part of the job the starter runs, in the batch system's words."""
+    shared: bool = False
+    """Whether the machine is for all processes of the job on this host."""
     fault: Fault | None = None
     """Set when there will be no machine: whose doing that is."""
     reason: str = ""
@@ -146,7 +153,7 @@ def read_ticket(text: str) -> Ticket:
 
 
 _TUPLES = ("allow", "shares")
-_FLAGS = ("network_asked", "root", "live", "keep")
+_FLAGS = ("network_asked", "root", "live", "keep", "shared")
 
 
 def _typed(values: Mapping[str, Any], name: str) -> Any:

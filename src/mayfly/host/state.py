@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mayfly import __version__
@@ -51,6 +51,18 @@ class Hosted:
     """Whose job runs in it."""
     visitor: Caller | None = None
     """Who has entered it."""
+    sessions: set[Caller] = field(default_factory=set)
+    """Those of a job that shares it."""
+    fresh: bool = False
+    """Whether nothing has run yet in one that is shared."""
+    bringing: Caller | None = None
+    """Who brings the job's working directory just now: others of the job wait for it."""
+    oom_kills: int = 0
+    """What the kernel had ended in its job, for want of memory, when it was handed over."""
+    used_up: bool = False
+    """Whether the kernel has ended it because its job's memory was used up."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What each process of the job has in its environment here."""
     client: int = -1
     """pidfd of the process that has it, or -1."""
     sha512: str = ""
@@ -145,6 +157,18 @@ class Hot:
 
 
 @dataclass(slots=True)
+class Joining:
+    """Processes of one job that want into its machine."""
+
+    waiting: list[Caller] = field(default_factory=list)
+    bringing: set[Caller] = field(default_factory=set)
+    """Those of them that would bring the working directory."""
+    maker: Caller | None = None
+    """Whose it is to have the machine made, until that begins."""
+    letting_in: bool = False
+
+
+@dataclass(slots=True)
 class Service:
     """Everything together."""
 
@@ -160,6 +184,10 @@ class Service:
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)
     line: dict[str, Request] = field(default_factory=dict)
+    joining: dict[str, Joining] = field(default_factory=dict)
+    """By the key of the job's right."""
+    registered: Counter[str] = field(default_factory=Counter)
+    """How many processes of a job that shares its machine are registered now."""
     served: dict[int, int] = field(default_factory=dict)
     """By uid, the number of the last turn, as long as somebody waits."""
     told: dict[str, int] = field(default_factory=dict)

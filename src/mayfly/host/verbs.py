@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mayfly.errors import Conflict, Failed
-from mayfly.host import administration, line, machines, operations, points, saving, stripping
+from mayfly.host import (
+    administration,
+    joining,
+    line,
+    machines,
+    operations,
+    points,
+    saving,
+    stripping,
+)
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
 from mayfly.host.loop import Task
@@ -61,6 +70,8 @@ def _quick(answer: Callable[[Service, Caller, Message], None], *, root_only: boo
 
 VERBS: dict[str, Verb] = {
     "claim": _slow(line.claim),
+    "join": _quick(joining.join),
+    "begun": _quick(joining.begun),
     "list": _quick(machines.list_machines),
     "show": _quick(machines.show),
     "logs": _with(machines.logs),

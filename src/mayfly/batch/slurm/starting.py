@@ -33,7 +33,8 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
         ticket = Ticket(
             system="slurm",
             job=environ.get("SLURM_JOB_ID", ""),
-            key=f"-/{environ.get('SLURM_JOB_ID', '')}/batch",
+            key="",
+            step="" if "SLURM_STEP_ID" in environ else "batch",
             restart=_restarts(environ),
             fault=Fault.MAYFLY,
             reason=error.message,
@@ -64,7 +65,7 @@ def _try_again(
     ticket: Ticket, ended: Ended, environ: Mapping[str, str], settings: BatchSettings
 ) -> None:
     """Give a batch job back to Slurm, to be begun again on another host where there is one."""
-    if "batch" not in ticket.key.rpartition("/")[2]:
+    if ticket.step != "batch":
         say("the step is not begun again: its user decides")
         return
     if ticket.restart >= settings.tries:

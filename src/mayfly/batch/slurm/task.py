@@ -18,6 +18,8 @@ UNTOLD_MEMORY_MIB = 640
 """For a job whose memory Slurm does not count."""
 ASK_LIMIT_S = 30.0
 OWN_CGROUPS = Path("/proc/self/cgroup")
+_NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,54}")
+_SPAN = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 _TIME = re.compile(r"(?:(\d{1,4})-)?(?:(\d{1,2}):)?(\d{1,3}):(\d{2})")
 
 
@@ -55,35 +57,57 @@ def number(facts: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def step_of(facts: Mapping[str, str]) -> str:
-    """Name the part of the job: step, task on this node, and which try of the job it is."""
-    step = number(facts, "step")
-    name = _STEPS.get(step, str(step))
-    return f"{name}.{number(facts, 'task')}.{number(facts, 'restart')}"
+def part_of(facts: Mapping[str, str]) -> str:
+    """Name the part of the job that has one machine: what is on this node, of this try of it."""
+    node = facts.get("node", "")
+    if not _NODE.fullmatch(node):
+        raise Failed(f"Slurm's plugin told no good 'node': {node[:100]!r}")
+    return f"{node}.{number(facts, 'restart')}"
+
+
+def cpus_of(facts: Mapping[str, str]) -> int:
+    """Give the CPUs of the job on this node: all of its cores, whatever a step has of them."""
+    cores, of_step = count(facts.get("cores", "")), count(facts.get("step_cores", ""))
+    cpus = number(facts, "cpus")
+    if not cores or not of_step:
+        return max(1, cpus)
+    return cores * max(1, cpus // of_step)
+
+
+def count(text: str) -> int:
+    """Count what a list such as ``0-3,8`` names; 0 for what is none."""
+    spans = [_SPAN.fullmatch(part) for part in text.split(",")]
+    if not all(spans):
+        return 0
+    return sum(int(span[2] or span[1]) - int(span[1]) + 1 for span in spans if span)
 
 
 def job_of(
     facts: Mapping[str, str], cluster: str, known: Known = NOTHING, cgroup: str = ""
 ) -> BatchJob:
-    """Make the job that a task is; the tasks of a step share what it was given on this node."""
-    tasks = max(1, number(facts, "tasks"))
-    memory = number(facts, "memory_mib")
-    per_task = number(facts, "cpus_per_task") if step_of(facts)[0].isdigit() else 0
+    """Make the job that a task is of; all of a job on one node is one, with one machine."""
     array = number(facts, "array")
     return BatchJob(
         system="slurm",
         cluster=cluster,
         job=str(number(facts, "job")),
-        step=step_of(facts),
+        step=part_of(facts),
         task=str(number(facts, "element")) if array else "",
         restart=number(facts, "restart"),
         uid=number(facts, "uid"),
-        cpus=per_task or max(1, number(facts, "cpus") // tasks),
-        memory_mib=memory // tasks if memory else UNTOLD_MEMORY_MIB,
+        cpus=cpus_of(facts),
+        memory_mib=number(facts, "memory_mib") or UNTOLD_MEMORY_MIB,
         wall_s=known.wall_s,
         queue=known.queue,
         cgroup=cgroup,
+        shared=True,
     )
+
+
+def step_name(facts: Mapping[str, str]) -> str:
+    """Name the step: a number, ``batch`` or ``interactive``."""
+    step = number(facts, "step")
+    return _STEPS.get(step, str(step))
 
 
 def ask_slurm(job: int) -> Known:
@@ -115,18 +139,17 @@ def parse_time(text: str) -> float:
 
 
 def find_cgroup(job: int, *, top: Path = CGROUPS, own: Path = OWN_CGROUPS) -> str:
-    """Give the cgroup of a job's step, from the top of the tree; "" where there is none.
+    """Give the cgroup of a job, from the top of the tree; "" where there is none.
 
-    It is that of the task that called us: so the machine is frozen when the step is suspended, its
-    memory counts for the step, and it is killed with it. The job's outer step would not do: it is
-    killed first when a job is cancelled, while the job may still end in its own way.
+    Only one that is there as long as the job, as its step ``extern`` shows, will do.
     """
-    trees = [top] if (top / "cgroup.controllers").exists() else [top / "memory", top / "freezer"]
+    unified = (top / "cgroup.controllers").exists()
+    trees = [top] if unified else [top / "memory", top / "freezer"]
     try:
-        found = re.findall(rf":(/\S*/job_{job}/step_[^/\s]+)", own.read_text())
+        found = re.findall(rf":(/\S*/job_{job})/step_[^/\s]+", own.read_text())
     except OSError:
         return ""
-    for step in dict.fromkeys(found):
-        if any((tree / step.lstrip("/")).is_dir() for tree in trees):
-            return str(step)
+    for each in dict.fromkeys(found):
+        if any((tree / each.lstrip("/") / "step_extern").is_dir() for tree in trees):
+            return str(each)
     return ""

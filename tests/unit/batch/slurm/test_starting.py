@@ -14,7 +14,12 @@ from mayfly.batch.settings import BatchSettings
 from mayfly.batch.slurm.starting import payload_of, start_task
 
 LOST = Ticket(
-    system="slurm", job="17", key="lab/17/batch.0.0", fault=Fault.MAYFLY, reason="no\nservice"
+    system="slurm",
+    job="17",
+    key="lab/17/n1.0",
+    step="batch",
+    fault=Fault.MAYFLY,
+    reason="no\nservice",
 )
 COMMAND = """#!/bin/sh
 echo "${0##*/} $*" >>"$LOG"
@@ -76,7 +81,7 @@ def test_a_job_that_is_to_end_does_not_come_back(
     assert not requeued(log)
 
 
-@pytest.mark.parametrize("ticket", [replace(LOST, restart=3), replace(LOST, key="lab/17/0.0.0")])
+@pytest.mark.parametrize("ticket", [replace(LOST, restart=3), replace(LOST, step="0")])
 def test_not_for_ever_and_not_a_step(log: Path, ticket: Ticket) -> None:
     assert start(ticket) == 125
     assert not requeued(log)
