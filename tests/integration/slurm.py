@@ -140,10 +140,38 @@ PartitionName=virt Nodes=ALL State=UP
         files = [f"--key-file={munge}/key", f"--socket={self.top}/munge.socket"]
         files += [f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"]
         self._root("munged", *MUNGE, *files)
-        self._root("slurmctld", "-f", str(self.conf))
+        self.start_controller()
         for node in NODES:
-            self._root("slurmd", "-f", str(self.conf), "-N", node)
+            self.start_node(node)
+        self.up()
+
+    def up(self) -> None:
+        """Wait until both nodes take jobs."""
         wait_until(self._is_up, f"the nodes: {self.log()}", limit_s=LIMIT_S)
+
+    def start_controller(self) -> None:
+        """Start slurmctld."""
+        self._root("slurmctld", "-f", str(self.conf))
+
+    def start_node(self, node: str, *, settings: Path | None = None) -> None:
+        """Start the slurmd of a node; ``settings``: what it has as the site's, if others."""
+        argv = ["slurmd", "-f", str(self.conf), "-N", node]
+        if settings is not None:
+            # What runs on that node alone sees another file: as if it were another host.
+            bind = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+            places = [str(settings), str(self.top / "batch.toml")]
+            argv = ["unshare", "--mount", "sh", "-c", bind, "sh", *places, *argv]
+        self._root(*argv)
+
+    def pid_of(self, daemon: str) -> int:
+        """Give the process of ``slurmctld``, or of ``slurmd.NODE``."""
+        return int((self.top / f"{daemon}.pid").read_text())
+
+    def kill(self, daemon: str) -> None:
+        """End a daemon at once, and wait until it is gone."""
+        pid = self.pid_of(daemon)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: gone(pid), daemon, limit_s=LIMIT_S)
 
     def _root(self, *argv: str) -> None:
         null = subprocess.DEVNULL

@@ -115,6 +115,13 @@ def test_what_a_job_got_is_shown(cluster: Slurm) -> None:
     assert shown["systems"]["slurm"]["state"] == "RUNNING"
     (machine,) = shown["machines"]
     assert (machine["image"], machine["state"]) == (IMAGE, "running")
+    cluster.run("scancel", number)
+    cluster.ended(number)
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+    (used,) = json.loads(mayfly(cluster, "job", "show", number, "--json").stdout)["used"]
+    assert (used["cluster"], used["machine"], used["restart"]) == ("lab", machine["id"], "0")
+    assert float(used["submitted_at"]) > 0
+    assert 0 < used["memory_peak_bytes"] < 640 << 20
 
 
 def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:

@@ -89,6 +89,16 @@ class BatchJob:
             "cgroup": self.cgroup,
             "shared": self.shared,
             "scratch_mib": self.scratch_mib,
+            "identity": self.identity(),
+        }
+
+    def identity(self) -> dict[str, str]:
+        """Give what tells it from others that had its number, or will."""
+        submitted = f"{self.submitted_at:.0f}" if self.submitted_at else ""
+        known = {"array_task": self.task, "submitted_at": submitted}
+        return {
+            "restart": str(self.restart),
+            **{name: text for name, text in known.items() if text},
         }
 
 

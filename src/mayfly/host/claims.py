@@ -48,6 +48,7 @@ def fulfil(service: Service, request: Request) -> Step[None]:
     began = time.monotonic()
     try:
         hosted, given = yield from _machine_for(service, request)
+        _note_times(hosted, began - request.since, time.monotonic() - began, given)
     except MayflyError as error:
         service.metrics.failed(error)
         caller.fail(error)
@@ -75,6 +76,16 @@ def fulfil(service: Service, request: Request) -> Step[None]:
             end(service, hosted, "its client was gone when it was ready")
     claim_ended(service, request.wish.job)
     service.changed()
+
+
+def _note_times(hosted: Hosted, line_s: float, given_s: float, given: Given) -> None:
+    """Write down how long each step of a start took: in line, until it was there, in our hands."""
+    own_ms = float(given.fields["service_ms"])
+    hosted.start_ms = {
+        "line": round(line_s * 1000, 1),
+        str(given.fields["path"]): round(given_s * 1000, 1),
+        "service": own_ms,
+    }
 
 
 def _machine_for(service: Service, request: Request) -> Step[tuple[Hosted, Given]]:
@@ -152,6 +163,7 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
             shared = request.right is not None and request.right.shared
             port = None if shared else machine.session()
             hosted.fresh, hosted.env = shared, env
+            hosted.right = request.right
             if request.right is not None:
                 hosted.oom_kills = cgroups.oom_kills(request.right.cgroup)
             bind(service, hosted)

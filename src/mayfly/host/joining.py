@@ -16,7 +16,7 @@ from typing import Any
 from mayfly.engine.machine import Machine
 from mayfly.engine.visits import FD_NAME, Command, Doors, adding, port_name, read_doors, removing
 from mayfly.errors import Conflict, Denied, Failed, MayflyError, Missing, Quota
-from mayfly.host import cgroups
+from mayfly.host import cgroups, usage
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
 from mayfly.host.loop import Wait
@@ -213,6 +213,7 @@ def leave(service: Service, hosted: Hosted, caller: Caller) -> None:
     """A process of the job has done with the machine, which stays."""
     hosted.sessions.discard(caller)
     caller.machine = ""
+    usage.sample(hosted)
     right = service.rights.find(hosted.record.job)
     if right is not None and right.cgroup and hosted.machine is not None and not hosted.sessions:
         try:

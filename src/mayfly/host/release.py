@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mayfly.errors import Conflict, MayflyError, Missing
-from mayfly.host import joining
+from mayfly.host import joining, usage
 from mayfly.host.caller import Caller
 from mayfly.host.saving import put_away
 from mayfly.host.state import Hosted, Service
@@ -85,6 +85,7 @@ def _keep(service: Service, hosted: Hosted, reason: str) -> Step[None]:
         what = hosted.busy
         end(service, hosted, f"it could not be kept: it was busy ({what})")
         raise Conflict(f"machine '{hosted.id}' cannot be kept: it is busy ({what})")
+    usage.note_end(service, hosted, reason)
     # From here on it does not end with the process whose job ran in it.
     forget_client(service, hosted)
     hosted.write(replace(hosted.record, outlive=True, client=0, client_started=0))

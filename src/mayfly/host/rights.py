@@ -71,6 +71,8 @@ class Right:
     machine_features: Mapping[str, str] = field(default_factory=lambda: _NONE)
     """Values that root knows better than we: ``hs06``, ``shutdowntime``."""
     job_features: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    identity: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    """What tells it from others of its number: ``array_task``, ``restart``, ``submitted_at``."""
     created_at: float = 0.0
     """Seconds since the epoch."""
 
@@ -121,6 +123,7 @@ def parse_right(values: Mapping[str, Any], *, created_at: float) -> Right:
         scratch_mib=_whole(values, "scratch_mib", 0, 1 << 40, default=0),
         machine_features=_features(values, "machine_features"),
         job_features=_features(values, "job_features"),
+        identity=_features(values, "identity"),
         created_at=created_at,
     )
 

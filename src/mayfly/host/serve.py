@@ -19,7 +19,7 @@ from mayfly.engine.linux import checked
 from mayfly.engine.probe import probe_qemu
 from mayfly.engine.template import Engine, sweep_templates
 from mayfly.errors import Conflict, Denied, MayflyError, Unavailable
-from mayfly.host import line, pool, trust
+from mayfly.host import line, pool, trust, usage
 from mayfly.host.administration import DRAINED
 from mayfly.host.adopt import adopt_all
 from mayfly.host.door import close_door, listen, open_door
@@ -203,6 +203,7 @@ def _tidy(service: Service) -> None:
     end_expired(service)
     end_jobs(service, service.rights.expired(), "the time of its job is over")
     service.loop.spawn(_sweep_logs(service))
+    usage.prune(service.settings.state / usage.DIRECTORY, time.time())
     _follow_qemu(service)
     service.loop.later(TIDY_S, lambda: _tidy(service))
 

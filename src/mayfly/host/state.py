@@ -26,7 +26,7 @@ from mayfly.host.metrics import Gauges, Metrics
 from mayfly.host.peer import Accounts
 from mayfly.host.permission import Gate
 from mayfly.host.request import Request
-from mayfly.host.rights import Rights
+from mayfly.host.rights import Right, Rights
 from mayfly.host.settings import HostSettings, Standby
 from mayfly.host.templates import Kind, Templates
 from mayfly.images.catalogue import Catalogue
@@ -59,6 +59,14 @@ class Hosted:
     """Who brings the job's working directory just now: others of the job wait for it."""
     oom_kills: int = 0
     """What the kernel had ended in its job, for want of memory, when it was handed over."""
+    right: Right | None = None
+    """By which it was given."""
+    start_ms: dict[str, float] = field(default_factory=dict)
+    """How long each step of its start took."""
+    used: dict[str, int | float] = field(default_factory=dict)
+    """What it had used when it was looked at last."""
+    noted: bool = False
+    """Whether that was written down for good."""
     used_up: bool = False
     """Whether the kernel has ended it because its job's memory was used up."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from mayfly.host import (
     points,
     saving,
     stripping,
+    usage,
 )
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
@@ -84,6 +85,7 @@ VERBS: dict[str, Verb] = {
     "snapshots": _with(points.snapshots),
     "revert": _with(points.revert),
     "strip": _with(stripping.strip),
+    "usage": _slow(usage.show_usage),
     "pause": _with(operations.pause),
     "status": _quick(administration.status),
     "metrics": _quick(administration.metrics),

@@ -16,7 +16,7 @@ from mayfly.engine.machine import Machine
 from mayfly.engine.records import Record, is_alive
 from mayfly.engine.watch import CONSOLE_LOG, Signs
 from mayfly.errors import MayflyError
-from mayfly.host import cgroups
+from mayfly.host import cgroups, usage
 from mayfly.host.logs import BOOT_LOG
 from mayfly.host.loop import Task, Wait
 from mayfly.host.qemu import LAST_WORDS_S, last_console
@@ -128,6 +128,7 @@ def _ending(service: Service, hosted: Hosted) -> Task:
     forget_client(service, hosted)
     with contextlib.suppress(MayflyError):
         hosted.write(replace(hosted.record, state=State.STOPPING, reason=hosted.doomed[:300]))
+    usage.note_end(service, hosted, hosted.doomed)
     machine = hosted.machine
     if machine is not None:
         if not hosted.is_standby:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class Known:
 
     queue: str
     wall_s: float
+    submitted_at: float = 0.0
+    """Seconds since the epoch; 0: not told."""
 
 
 NOTHING = Known(queue="", wall_s=0.0)
@@ -99,6 +102,7 @@ def job_of(
         memory_mib=number(facts, "memory_mib") or UNTOLD_MEMORY_MIB,
         wall_s=known.wall_s,
         queue=known.queue,
+        submitted_at=known.submitted_at,
         cgroup=cgroup,
         shared=True,
     )
@@ -113,7 +117,7 @@ def step_name(facts: Mapping[str, str]) -> str:
 def ask_slurm(job: int) -> Known:
     """Ask the controller about a job; raises ``Unavailable``."""
     argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format"]
-    argv.append("partition:|,timelimit:|")
+    argv.append("partition:|,timelimit:|,submittime:|")
     try:
         text = run(argv, timeout_s=ASK_LIMIT_S).text()
     except MayflyError as error:
@@ -126,7 +130,19 @@ def parse_known(text: str) -> Known:
     fields = text.strip().split("\n")[0].split("|")
     if len(fields) < 2 or not fields[0].strip():
         raise Unavailable(f"Slurm's controller knows no such job: {text[:100]!r}")
-    return Known(queue=fields[0].strip(), wall_s=parse_time(fields[1]))
+    return Known(
+        queue=fields[0].strip(),
+        wall_s=parse_time(fields[1]),
+        submitted_at=parse_moment(fields[2]) if len(fields) > 2 else 0.0,
+    )
+
+
+def parse_moment(text: str) -> float:
+    """Read ``2026-12-01T02:30:31``, by the clock of the host; what is none is 0."""
+    try:
+        return time.mktime(time.strptime(text.strip(), "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def parse_time(text: str) -> float:

@@ -24,7 +24,7 @@ LOST = Ticket(
 COMMAND = """#!/bin/sh
 echo "${0##*/} $*" >>"$LOG"
 case ${0##*/} in
-squeue) echo "$STATE" ;;
+squeue) case $* in *%k) echo "$COMMENT" ;; *) echo "$STATE" ;; esac ;;
 sinfo) printf 'n1\\nn2\\n' ;;
 esac
 """
@@ -39,6 +39,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STATE", "RUNNING")
+    monkeypatch.setenv("COMMENT", "(null)")
     monkeypatch.setenv("MAYFLY_HOST_SOCKET", "none")
     (tmp_path / "log").touch()
     before = signal.getsignal(signal.SIGTERM)
@@ -63,6 +64,16 @@ def test_when_mayfly_fails_the_job_goes_back_to_slurm(log: Path, ticket: Ticket 
     assert requeued(log)
     assert "scontrol update jobid=17 comment=mayfly: " in called
     assert called.endswith("scontrol update jobid=17 excnodelist=n1\n")
+
+
+@pytest.mark.parametrize(("comment", "ours"), [("mayfly: before", True), ("my own words", False)])
+def test_what_the_user_has_put_beside_his_job_stays(
+    log: Path, monkeypatch: pytest.MonkeyPatch, comment: str, *, ours: bool
+) -> None:
+    monkeypatch.setenv("COMMENT", comment)
+    assert start(LOST) == 125
+    assert requeued(log)
+    assert ("comment=mayfly: " in log.read_text()) is ours
 
 
 def test_the_jobs_own_mistake_is_the_jobs(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
