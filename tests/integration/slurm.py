@@ -82,7 +82,7 @@ class Slurm:
         self.conf.write_text(self._conf())
         if self.cgroups:
             (self.top / "cgroup.conf").write_text(
-                "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainCores=no\n"
+                "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainCores=yes\n"
                 "AllowedRAMSpace=100\nCgroupAutomount=no\n"
             )
 
@@ -121,7 +121,7 @@ MailProg=/bin/true
 SlurmdParameters=config_overrides
 PrologFlags={flags}
 JobRequeue=1
-GresTypes=gpu
+GresTypes=gpu,nic
 NodeName={NODES[0]},{NODES[1]} NodeHostname={here} NodeAddr=127.0.0.1 Port={ports} \
 CPUs=2 RealMemory=3000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES State=UP

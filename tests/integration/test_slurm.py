@@ -134,6 +134,21 @@ def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:
     wait_until(lambda: nothing_left(cluster), "the machine's end")
 
 
+def test_a_machine_keeps_to_the_jobs_cpus(cluster: Slurm) -> None:
+    if not CGROUPS:
+        pytest.skip("no cgroups of the first version here")
+    begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
+    (machine,) = cluster.host.machines()
+    cpus = (cgroup_of(cluster, "cpuset") / "cpuset.cpus").read_text().strip()
+    assert len(cpus) == 1
+    tasks = list(Path(f"/proc/{machine['pid']}/task").iterdir())
+    allowed = {
+        (task / "status").read_text().partition("Cpus_allowed_list:\t")[2].split("\n")[0]
+        for task in tasks
+    }
+    assert allowed == {cpus}
+
+
 def test_a_job_that_is_suspended_stands_still_with_its_machine(cluster: Slurm) -> None:
     if not CGROUPS:
         pytest.skip("no cgroups of the first version here")
@@ -272,6 +287,9 @@ def test_what_cannot_be_had_is_refused_in_the_terminal(cluster: Slurm, command: 
     ("words", "said"),
     [
         (["--gres=gpu:1"], "a machine has no GPU"),
+        (["--gpus=1"], "a machine has no GPU"),
+        (["--gpus-per-task=1", "--ntasks=1"], "a machine has no GPU"),
+        (["--gres=nic:1"], "a machine has no network card of the host"),
         (["--exclusive", "--nodes=2"], "whole hosts for MPI have no machines"),
     ],
 )

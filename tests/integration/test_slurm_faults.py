@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,8 @@ CGROUPS = Path("/sys/fs/cgroup/memory/cgroup.procs").exists()
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 MANY = int(os.environ.get("MAYFLY_TEST_JOBS", "16"))
 """Jobs of the tests with many; by hand, 100."""
+EXTRA = "LaunchParameters=use_interactive_step\n"
+"""With it salloc gives a shell on the job's host: one in a machine."""
 WAITS = "#!/bin/sh\necho ready\nuntil [ -e go ]; do sleep 0.1; done\necho done\n"
 
 
@@ -40,7 +43,7 @@ def slurm(warm_home: Path) -> Iterator[Slurm]:
     with (
         home_with_policy(warm_home) as home,
         host_of(home, settings) as host,
-        slurm_of(host, cgroups=CGROUPS) as cluster,
+        slurm_of(host, cgroups=CGROUPS, extra=EXTRA) as cluster,
     ):
         host.refilled(2)
         yield cluster
@@ -138,7 +141,24 @@ def test_when_qemu_is_killed_the_job_is_begun_again(cluster: Slurm) -> None:
     assert cluster.ended(number)["JobState"] == "COMPLETED"
     said = cluster.output(number)
     assert "the machine ended before the job did: its QEMU ended" in said
+    assert "the job is begun again, from its beginning (try 2)" in said
     assert said.endswith("done\n")
+
+
+def test_a_job_that_slurm_takes_back_begins_again_in_a_fresh_machine(cluster: Slurm) -> None:
+    script = f"#!/bin/sh\n{BOOT}\n" + WAITS.partition("\n")[2]
+    number = begun(cluster, script, "--open-mode=append", "--nodelist=n1")
+    cluster.run("scontrol", "requeue", number)
+    wait_until(lambda: cluster.job(number)["Restarts"] == "1", "the job's return", limit_s=30)
+    # At once: what is left of the first machine is just being cleared away.
+    cluster.run("scontrol", "update", f"jobid={number}", "StartTime=now")
+    wait_until(lambda: written(cluster, number).count("ready") == 2, "the second try", limit_s=60)
+    (cluster.work / "go").touch()
+    assert cluster.ended(number)["JobState"] == "COMPLETED"
+    said = cluster.output(number)
+    boots = [line for line in said.splitlines() if line.count("-") == 4 and " " not in line]
+    assert len(set(boots)) == 2, said
+    assert "the job is begun again, from its beginning (try 2)" in said
 
 
 @pytest.mark.parametrize("moment", ["right", "machine", "session"])
@@ -181,6 +201,23 @@ def test_another_job_of_the_user_gets_not_into_the_machine(cluster: Slurm) -> No
     assert done.returncode != 0
     assert "this process is not of the job" in done.stderr
     well_ended(cluster, number)
+
+
+def test_a_shell_of_salloc_is_in_the_machine(cluster: Slurm) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cluster.work)
+        argv = cluster.argv("salloc", MEMORY, VM)
+        os.execvpe(argv[0], argv, cluster.environment())
+    said = b""
+    os.write(terminal, b"echo in-$(hostname); exit 0\n")
+    try:
+        while piece := os.read(terminal, 4096):
+            said += piece
+    except OSError:
+        pass  # it hangs up when the job has ended
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+    assert b"in-mayfly-" in said
 
 
 def test_jobs_of_root_run_too(cluster: Slurm) -> None:

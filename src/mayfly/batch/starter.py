@@ -98,6 +98,8 @@ def _start(ticket: Ticket, payload: Payload, settings: BatchSettings, steps: Ste
     account = account_of_caller()
     place = place_of(_here(), _shares(ticket, settings), account, Settings())
     steps.note(f"machine of {ticket.image}, network {ticket.network}; {place.words}")
+    if ticket.restart:
+        steps.note(f"the job is begun again, from its beginning (try {ticket.restart + 1})")
     job = job_of(ticket, payload, place, account)
     if ticket.shared:
         return run_shared(job, ticket, settings.socket, steps)

@@ -50,7 +50,9 @@ def one_less(service: Service, key: str) -> bool:
 def watch_jobs(service: Service) -> None:
     """See, now and every few seconds, which jobs have ended without a word."""
     shared = [right for right in service.rights.all() if right.shared and right.cgroup]
-    over = [right.key for right in shared if cgroups.has_ended(right.cgroup)]
+    seen = {right.key for right in shared if cgroups.has_ended(right.cgroup)}
+    # Not at the first look: just now root's hook may be about to say so.
+    over, service.over = sorted(seen & service.over), seen
     if over:
         log.warning("jobs have ended without a word: %s", ", ".join(over))
         end_jobs(service, over, "its job is not there any more")
@@ -63,6 +65,8 @@ def _clear(service: Service, key: str, cgroup: str) -> Task:
         yield Wait(seconds=MOMENT_S)
         if any(one.record.job == key and one.machine is not None for one in service.table):
             continue
-        if service.rights.find(key) is not None or cgroups.clear(cgroup):
+        # A job that was begun again meanwhile has the same cgroup, with what is living.
+        again = any(right.cgroup == cgroup for right in service.rights.all())
+        if again or cgroups.clear(cgroup):
             return
     log.warning("the cgroup %s of job %s cannot be removed", cgroup, key)

@@ -196,6 +196,8 @@ class Service:
     """By the key of the job's right."""
     registered: Counter[str] = field(default_factory=Counter)
     """How many processes of a job that shares its machine are registered now."""
+    over: set[str] = field(default_factory=set)
+    """Keys of jobs of which nothing ran when that was looked at last."""
     served: dict[int, int] = field(default_factory=dict)
     """By uid, the number of the last turn, as long as somebody waits."""
     told: dict[str, int] = field(default_factory=dict)

@@ -52,10 +52,11 @@ def measure(pid: int, disk: Path, *, proc: Path = Path("/proc")) -> Measures:
         # Behind the name, which may have blanks in it: user and system time, in clock ticks.
         user, system = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
         found["cpu_s"] = round((int(user) + int(system)) / TICKS, 2)
-    with contextlib.suppress(OSError, ValueError):
+    # One that has ended has no memory any more.
+    with contextlib.suppress(OSError, ValueError, KeyError):
         fields = _fields(place / "status")
-        found["memory_peak_bytes"] = int(fields["VmHWM"].split()[0]) << 10
-    with contextlib.suppress(OSError, ValueError):
+        found["memory_peak_bytes"] = int(fields["VmHWM"].removesuffix("kB")) << 10
+    with contextlib.suppress(OSError, ValueError, KeyError):
         fields = _fields(place / "io")
         found["read_bytes"] = int(fields["rchar"])
         found["written_bytes"] = int(fields["wchar"])
@@ -66,10 +67,7 @@ def measure(pid: int, disk: Path, *, proc: Path = Path("/proc")) -> Measures:
 
 def _fields(file: Path) -> Mapping[str, str]:
     pairs = (line.partition(":") for line in file.read_text().splitlines())
-    found = {name: value.strip() for name, _, value in pairs}
-    if not found:
-        raise ValueError(f"{file} is empty")
-    return {"VmHWM": "", "rchar": "", "wchar": "", **found}
+    return {name: value.strip() for name, _, value in pairs}
 
 
 def sample(hosted: Hosted) -> None:

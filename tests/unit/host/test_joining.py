@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mayfly.errors import Conflict, Denied, Failed, Invalid, Missing, Quota
-from mayfly.host import cgroups, joining
+from mayfly.host import cgroups, jobends, joining
 from mayfly.host.jobends import end_jobs, watch_jobs
 from mayfly.host.rights import parse_right
 from mayfly.model import State
@@ -239,8 +239,31 @@ def test_a_job_whose_cgroup_is_gone_has_ended(desk: Desk, monkeypatch: pytest.Mo
     monkeypatch.setattr(cgroups, "has_ended", lambda cgroup: cgroup == "/job_18")
     register(desk, key="site/18/n1.0", cgroup="/job_18")
     watch_jobs(desk.service)
+    assert len(desk.service.rights.all()) == 2, "its end may just be being told"
+    watch_jobs(desk.service)
     assert [right.key for right in desk.service.rights.all()] == [KEY]
     assert desk.only().record.job == KEY
+
+
+def test_of_a_job_that_was_begun_again_nothing_is_cleared(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared: list[str] = []
+
+    def clear(cgroup: str) -> bool:
+        cleared.append(cgroup)
+        return True
+
+    monkeypatch.setattr(cgroups, "clear", clear)
+    monkeypatch.setattr(jobends, "MOMENT_S", 0.001)
+    register(desk, cgroup="/job_17")
+    register(desk, key="site/17/n1.1", cgroup="/job_17")
+    end_jobs(desk.service, [KEY], "its job has ended")
+    register(desk, key="site/18/n1.0", cgroup="/job_18")
+    end_jobs(desk.service, ["site/18/n1.0"], "its job has ended")
+    desk.until(lambda: cleared != [], "the other one")
+    desk.settle()
+    assert cleared == ["/job_18"]
 
 
 def test_a_machine_that_was_kept_stays(desk: Desk) -> None:

@@ -30,6 +30,17 @@ def test_a_process_is_measured(tmp_path: Path) -> None:
     assert used["written_bytes"] >= 0
 
 
+def test_a_process_that_has_ended_and_was_not_collected_is_measured(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    used = measure(pid, tmp_path / "none")
+    os.waitpid(pid, 0)
+    assert "cpu_s" in used
+    assert "memory_peak_bytes" not in used
+
+
 def test_what_cannot_be_seen_is_left_out(tmp_path: Path) -> None:
     assert measure(1 << 30, tmp_path / "none") == {}
     place = tmp_path / "7"
