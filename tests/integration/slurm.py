@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import pwd
 import shutil
 import signal
@@ -235,6 +236,25 @@ PartitionName=virt Nodes=ALL State=UP
             env=self.environment(),
             cwd=self.work,
         )
+
+    def in_terminal(self, *words: str, typed: bytes = b"") -> bytes:
+        """Run a command of the user's in a terminal, to its good end; gives what it showed."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.work)
+            argv = self.argv(*words)
+            os.execvpe(argv[0], argv, self.environment())
+        said = b""
+        os.write(terminal, typed)
+        try:
+            while piece := os.read(terminal, 4096):
+                said += piece
+        except OSError:
+            pass  # it hangs up when the job has ended
+        finally:
+            os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+        return said
 
     def submit(self, *words: str, script: str) -> str:
         """Submit a batch job; gives its number."""

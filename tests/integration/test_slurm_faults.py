@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -204,19 +203,7 @@ def test_another_job_of_the_user_gets_not_into_the_machine(cluster: Slurm) -> No
 
 
 def test_a_shell_of_salloc_is_in_the_machine(cluster: Slurm) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cluster.work)
-        argv = cluster.argv("salloc", MEMORY, VM)
-        os.execvpe(argv[0], argv, cluster.environment())
-    said = b""
-    os.write(terminal, b"echo in-$(hostname); exit 0\n")
-    try:
-        while piece := os.read(terminal, 4096):
-            said += piece
-    except OSError:
-        pass  # it hangs up when the job has ended
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+    said = cluster.in_terminal("salloc", MEMORY, VM, typed=b"echo in-$(hostname); exit 0\n")
     assert b"in-mayfly-" in said
 
 

@@ -220,7 +220,7 @@ static const char *node_name(void)
 
 static int task_words(spank_t sp, char **words)
 {
-    uint32_t job = 0, step = 0, array = 0, element = 0, restart = 0;
+    uint32_t job = 0, step = 0, local = 0, array = 0, element = 0, restart = 0;
     uint16_t cpus = 0;
     uint64_t memory = 0;
     char *cores = NULL, *step_cores = NULL;
@@ -229,6 +229,7 @@ static int task_words(spank_t sp, char **words)
     spank_get_item(sp, S_JOB_ID, &job);
     spank_get_item(sp, S_JOB_STEPID, &step);
     spank_get_item(sp, S_JOB_UID, &uid);
+    spank_get_item(sp, S_JOB_LOCAL_TASK_COUNT, &local);
     spank_get_item(sp, S_JOB_NCPUS, &cpus);
     spank_get_item(sp, S_SLURM_RESTART_COUNT, &restart);
     /* All that the job has on this node: its steps share one machine. */
@@ -243,6 +244,7 @@ static int task_words(spank_t sp, char **words)
     count = add_number(words, count, "step", step);
     count = add_number(words, count, "task", (unsigned long)task);
     count = add_number(words, count, "uid", uid);
+    count = add_number(words, count, "tasks", local);
     count = add_number(words, count, "cpus", cpus);
     count = add(words, count, "cores", cores ? cores : "");
     count = add(words, count, "step_cores", step_cores ? step_cores : "");

@@ -17,6 +17,8 @@ BATCH_STEP, INTERACTIVE_STEP = 0xFFFFFFFB, 0xFFFFFFFA
 _STEPS = {BATCH_STEP: "batch", INTERACTIVE_STEP: "interactive"}
 UNTOLD_MEMORY_MIB = 640
 """For a job whose memory Slurm does not count."""
+STARTER_MIB = 16
+"""What the starter of one more task takes: 11 measured before it has moved anything."""
 ASK_LIMIT_S = 30.0
 OWN_CGROUPS = Path("/proc/self/cgroup")
 _NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,54}")
@@ -77,6 +79,12 @@ def cpus_of(facts: Mapping[str, str]) -> int:
     return cores * max(1, cpus // of_step)
 
 
+def memory_of(facts: Mapping[str, str]) -> int:
+    """Give the memory that machine and QEMU may have: the starters of other tasks need some too."""
+    granted = number(facts, "memory_mib") or UNTOLD_MEMORY_MIB
+    return max(1, granted - STARTER_MIB * (max(1, number(facts, "tasks")) - 1))
+
+
 def count(text: str) -> int:
     """Count what a list such as ``0-3,8`` names; 0 for what is none."""
     spans = [_SPAN.fullmatch(part) for part in text.split(",")]
@@ -99,7 +107,7 @@ def job_of(
         restart=number(facts, "restart"),
         uid=number(facts, "uid"),
         cpus=cpus_of(facts),
-        memory_mib=number(facts, "memory_mib") or UNTOLD_MEMORY_MIB,
+        memory_mib=memory_of(facts),
         wall_s=known.wall_s,
         queue=known.queue,
         submitted_at=known.submitted_at,

@@ -24,6 +24,7 @@ WORDS = [
     "step=0",
     "task=1",
     "uid=1000",
+    "tasks=2",
     "cpus=4",
     "cores=0-3",
     "step_cores=0-1",
@@ -44,9 +45,9 @@ def test_all_of_a_job_on_a_node_is_one() -> None:
     job = job_of(facts(), "lab", KNOWN, "/slurm/job_17")
     assert (job.key, job.task, job.restart, job.shared) == ("lab/17/n1.1", "3", 1, True)
     # Four cores of two threads each, of which the step has two.
-    assert (job.cpus, job.memory_mib, job.queue, job.wall_s) == (8, 2001, "virt", 600)
-    batch = job_of(facts(step=BATCH_STEP, task=0, cpus=8, step_cores="0-3"), "lab", KNOWN)
-    assert (batch.key, batch.cpus) == (job.key, job.cpus)
+    assert (job.cpus, job.memory_mib, job.queue, job.wall_s) == (8, 1985, "virt", 600)
+    batch = job_of(facts(step=BATCH_STEP, tasks=1, task=0, cpus=8, step_cores="0-3"), "lab", KNOWN)
+    assert (batch.key, batch.cpus, batch.memory_mib) == (job.key, job.cpus, 2001)
     assert [step_name(facts(step=step)) for step in (BATCH_STEP, 3)] == ["batch", "3"]
 
 
@@ -58,7 +59,8 @@ def test_cores_are_counted(cores: str, cpus: int) -> None:
 
 
 def test_where_memory_is_not_counted_a_machine_has_the_usual() -> None:
-    assert job_of(facts(memory_mib=0), "lab").memory_mib == 640
+    assert job_of(facts(memory_mib=0, tasks=1), "lab").memory_mib == 640
+    assert job_of(facts(memory_mib=20, tasks=9), "lab").memory_mib == 1
 
 
 @pytest.mark.parametrize(
