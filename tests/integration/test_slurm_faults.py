@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ MANY = int(os.environ.get("MAYFLY_TEST_JOBS", "16"))
 """Jobs of the tests with many; by hand, 100."""
 EXTRA = "LaunchParameters=use_interactive_step\n"
 """With it salloc gives a shell on the job's host: one in a machine."""
+LEFT_BEFORE: set[Path] = set()
 WAITS = "#!/bin/sh\necho ready\nuntil [ -e go ]; do sleep 0.1; done\necho done\n"
 
 
@@ -45,6 +47,8 @@ def slurm(warm_home: Path) -> Iterator[Slurm]:
         slurm_of(host, cgroups=CGROUPS, extra=EXTRA) as cluster,
     ):
         host.refilled(2)
+        # Another run, of a user with the same number, may have been killed.
+        LEFT_BEFORE.update(cgroups())
         yield cluster
 
 
@@ -59,10 +63,22 @@ def cluster(slurm: Slurm) -> Iterator[Slurm]:
 
 
 def nothing_left(slurm: Slurm) -> bool:
-    """Tell whether no job has a machine or a right, and no cgroup is left of one."""
+    """Tell whether no job has a machine or a right, and no cgroup is left that we made."""
     rights = list((slurm.host.state / "rights").iterdir())
-    ours = list(Path("/sys/fs/cgroup/freezer").glob(f"slurm_*/uid_{slurm.uid}/job_*"))
-    return slurm.host.machines() == [] and rights == [] and ours == []
+    return slurm.host.machines() == [] and rights == [] and not cgroups() - LEFT_BEFORE
+
+
+def cgroups() -> set[Path]:
+    """Give the cgroups of machines, whosever they are."""
+    return set(
+        Path("/sys/fs/cgroup/freezer").glob(f"slurm_*/uid_{_uid()}/job_*/step_extern/mayfly")
+    )
+
+
+def _uid() -> str:
+    with contextlib.suppress(KeyError):
+        return str(pwd.getpwnam(USER).pw_uid)
+    return "none"
 
 
 def written(cluster: Slurm, number: str) -> str:
