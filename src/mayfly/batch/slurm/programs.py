@@ -17,6 +17,7 @@ from mayfly.batch.slurm.task import (
     ask_slurm,
     find_cgroup,
     job_of,
+    node_of,
     number,
     split_words,
     step_name,
@@ -79,7 +80,9 @@ def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) 
 def release(call: Call) -> int:
     """Root's, when a task has ended, where Slurm does not tell of the end of jobs."""
     facts, _ = split_words(call.words)
-    return _unregister(job_of(facts, call.site.cluster).key, call.site, one=True)
+    # Which try of the job it was the controller alone knows; there is only one at a time.
+    key = f"{call.site.cluster}/{number(facts, 'job')}/{node_of(facts)}.*"
+    return _unregister(key, call.site, one=True)
 
 
 def epilog(call: Call) -> int:

@@ -34,6 +34,8 @@ class Known:
     wall_s: float
     submitted_at: float = 0.0
     """Seconds since the epoch; 0: not told."""
+    restart: int = 0
+    """How often the job was begun before: the plugin's own count stays 0."""
 
 
 NOTHING = Known(queue="", wall_s=0.0)
@@ -62,12 +64,12 @@ def number(facts: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def part_of(facts: Mapping[str, str]) -> str:
-    """Name the part of the job that has one machine: what is on this node, of this try of it."""
+def node_of(facts: Mapping[str, str]) -> str:
+    """Name the node: what of a job is on it, in one try of the job, has one machine."""
     node = facts.get("node", "")
     if not _NODE.fullmatch(node):
         raise Failed(f"Slurm's plugin told no good 'node': {node[:100]!r}")
-    return f"{node}.{number(facts, 'restart')}"
+    return node
 
 
 def cpus_of(facts: Mapping[str, str]) -> int:
@@ -98,13 +100,14 @@ def job_of(
 ) -> BatchJob:
     """Make the job that a task is of; all of a job on one node is one, with one machine."""
     array = number(facts, "array")
+    restart = max(number(facts, "restart"), known.restart)
     return BatchJob(
         system="slurm",
         cluster=cluster,
         job=str(number(facts, "job")),
-        step=part_of(facts),
+        step=f"{node_of(facts)}.{restart}",
         task=str(number(facts, "element")) if array else "",
-        restart=number(facts, "restart"),
+        restart=restart,
         uid=number(facts, "uid"),
         cpus=cpus_of(facts),
         memory_mib=memory_of(facts),
@@ -125,7 +128,7 @@ def step_name(facts: Mapping[str, str]) -> str:
 def ask_slurm(job: int) -> Known:
     """Ask the controller about a job; raises ``Unavailable``."""
     argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format"]
-    argv.append("partition:|,timelimit:|,submittime:|")
+    argv.append("partition:|,timelimit:|,submittime:|,restartcnt:|")
     try:
         text = run(argv, timeout_s=ASK_LIMIT_S).text()
     except MayflyError as error:
@@ -142,7 +145,13 @@ def parse_known(text: str) -> Known:
         queue=fields[0].strip(),
         wall_s=parse_time(fields[1]),
         submitted_at=parse_moment(fields[2]) if len(fields) > 2 else 0.0,
+        restart=_count(fields[3]) if len(fields) > 3 else 0,
     )
+
+
+def _count(text: str) -> int:
+    word = text.strip()
+    return int(word) if re.fullmatch(r"[0-9]{1,6}", word) else 0
 
 
 def parse_moment(text: str) -> float:

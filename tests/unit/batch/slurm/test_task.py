@@ -95,6 +95,14 @@ def test_times_of_slurm(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
+def test_how_often_a_job_was_begun_the_controller_knows() -> None:
+    known = parse_known("virt|10:00|2026-12-01T02:30:31|2|\n")
+    assert (known.restart, known.submitted_at > 0) == (2, True)
+    assert parse_known("virt|10:00|N/A|x|\n") == KNOWN
+    job = job_of(facts(restart=0), "lab", known)
+    assert (job.key, job.restart) == ("lab/17/n1.2", 2)
+
+
 def test_what_squeue_says() -> None:
     assert parse_known("virt|10:00|\n") == KNOWN
     for text in ("", "\n", "|", "slurm_load_jobs error"):
