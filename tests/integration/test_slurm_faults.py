@@ -31,8 +31,6 @@ CGROUPS = Path("/sys/fs/cgroup/memory/cgroup.procs").exists()
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 MANY = int(os.environ.get("MAYFLY_TEST_JOBS", "16"))
 """Jobs of the tests with many; by hand, 100."""
-EXTRA = "LaunchParameters=use_interactive_step\n"
-"""With it salloc gives a shell on the job's host: one in a machine."""
 LEFT_BEFORE: set[Path] = set()
 WAITS = "#!/bin/sh\necho ready\nuntil [ -e go ]; do sleep 0.1; done\necho done\n"
 
@@ -44,7 +42,7 @@ def slurm(warm_home: Path) -> Iterator[Slurm]:
     with (
         home_with_policy(warm_home) as home,
         host_of(home, settings) as host,
-        slurm_of(host, cgroups=CGROUPS, extra=EXTRA) as cluster,
+        slurm_of(host, cgroups=CGROUPS) as cluster,
     ):
         host.refilled(2)
         # Another run, of a user with the same number, may have been killed.
@@ -216,11 +214,6 @@ def test_another_job_of_the_user_gets_not_into_the_machine(cluster: Slurm) -> No
     assert done.returncode != 0
     assert "this process is not of the job" in done.stderr
     well_ended(cluster, number)
-
-
-def test_a_shell_of_salloc_is_in_the_machine(cluster: Slurm) -> None:
-    said = cluster.in_terminal("salloc", MEMORY, VM, typed=b"echo in-$(hostname); exit 0\n")
-    assert b"in-mayfly-" in said
 
 
 def test_jobs_of_root_run_too(cluster: Slurm) -> None:
