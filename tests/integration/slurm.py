@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import pwd
 import shutil
 import signal
@@ -82,7 +83,7 @@ class Slurm:
         self.conf.write_text(self._conf())
         if self.cgroups:
             (self.top / "cgroup.conf").write_text(
-                "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainCores=no\n"
+                "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainCores=yes\n"
                 "AllowedRAMSpace=100\nCgroupAutomount=no\n"
             )
 
@@ -121,7 +122,7 @@ MailProg=/bin/true
 SlurmdParameters=config_overrides
 PrologFlags={flags}
 JobRequeue=1
-GresTypes=gpu
+GresTypes=gpu,nic
 NodeName={NODES[0]},{NODES[1]} NodeHostname={here} NodeAddr=127.0.0.1 Port={ports} \
 CPUs=2 RealMemory=3000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES State=UP
@@ -140,10 +141,38 @@ PartitionName=virt Nodes=ALL State=UP
         files = [f"--key-file={munge}/key", f"--socket={self.top}/munge.socket"]
         files += [f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"]
         self._root("munged", *MUNGE, *files)
-        self._root("slurmctld", "-f", str(self.conf))
+        self.start_controller()
         for node in NODES:
-            self._root("slurmd", "-f", str(self.conf), "-N", node)
+            self.start_node(node)
+        self.up()
+
+    def up(self) -> None:
+        """Wait until both nodes take jobs."""
         wait_until(self._is_up, f"the nodes: {self.log()}", limit_s=LIMIT_S)
+
+    def start_controller(self) -> None:
+        """Start slurmctld."""
+        self._root("slurmctld", "-f", str(self.conf))
+
+    def start_node(self, node: str, *, settings: Path | None = None) -> None:
+        """Start the slurmd of a node; ``settings``: what it has as the site's, if others."""
+        argv = ["slurmd", "-f", str(self.conf), "-N", node]
+        if settings is not None:
+            # What runs on that node alone sees another file: as if it were another host.
+            bind = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+            places = [str(settings), str(self.top / "batch.toml")]
+            argv = ["unshare", "--mount", "sh", "-c", bind, "sh", *places, *argv]
+        self._root(*argv)
+
+    def pid_of(self, daemon: str) -> int:
+        """Give the process of ``slurmctld``, or of ``slurmd.NODE``."""
+        return int((self.top / f"{daemon}.pid").read_text())
+
+    def kill(self, daemon: str) -> None:
+        """End a daemon at once, and wait until it is gone."""
+        pid = self.pid_of(daemon)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: gone(pid), daemon, limit_s=LIMIT_S)
 
     def _root(self, *argv: str) -> None:
         null = subprocess.DEVNULL
@@ -207,6 +236,25 @@ PartitionName=virt Nodes=ALL State=UP
             env=self.environment(),
             cwd=self.work,
         )
+
+    def in_terminal(self, *words: str, typed: bytes = b"") -> bytes:
+        """Run a command of the user's in a terminal, to its good end; gives what it showed."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.work)
+            argv = self.argv(*words)
+            os.execvpe(argv[0], argv, self.environment())
+        said = b""
+        os.write(terminal, typed)
+        try:
+            while piece := os.read(terminal, 4096):
+                said += piece
+        except OSError:
+            pass  # it hangs up when the job has ended
+        finally:
+            os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+        return said
 
     def submit(self, *words: str, script: str) -> str:
         """Submit a batch job; gives its number."""

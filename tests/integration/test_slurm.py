@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from tests.integration.faults import qemus_of
 from tests.integration.host import IMAGE, MARKS, host_of
-from tests.integration.slurm import TOOLS, Slurm, home_with_policy, mayfly, slurm_of
+from tests.integration.slurm import NODES, TOOLS, Slurm, home_with_policy, mayfly, slurm_of
 from tests.integration.waiting import wait_until
 
 pytestmark = [
@@ -115,6 +114,13 @@ def test_what_a_job_got_is_shown(cluster: Slurm) -> None:
     assert shown["systems"]["slurm"]["state"] == "RUNNING"
     (machine,) = shown["machines"]
     assert (machine["image"], machine["state"]) == (IMAGE, "running")
+    cluster.run("scancel", number)
+    cluster.ended(number)
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+    (used,) = json.loads(mayfly(cluster, "job", "show", number, "--json").stdout)["used"]
+    assert (used["cluster"], used["machine"], used["restart"]) == ("lab", machine["id"], "0")
+    assert float(used["submitted_at"]) > 0
+    assert 0 < used["memory_peak_bytes"] < 640 << 20
 
 
 def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:
@@ -127,24 +133,66 @@ def test_a_job_that_is_cancelled_may_end_in_its_own_way(cluster: Slurm) -> None:
     wait_until(lambda: nothing_left(cluster), "the machine's end")
 
 
+def test_a_machine_keeps_to_the_jobs_cpus(cluster: Slurm) -> None:
+    if not CGROUPS:
+        pytest.skip("no cgroups of the first version here")
+    begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
+    (machine,) = cluster.host.machines()
+    cpus = (cgroup_of(cluster, "cpuset") / "cpuset.cpus").read_text().strip()
+    assert len(cpus) == 1
+    tasks = list(Path(f"/proc/{machine['pid']}/task").iterdir())
+    allowed = {
+        (task / "status").read_text().partition("Cpus_allowed_list:\t")[2].split("\n")[0]
+        for task in tasks
+    }
+    assert allowed == {cpus}
+
+
 def test_a_job_that_is_suspended_stands_still_with_its_machine(cluster: Slurm) -> None:
     if not CGROUPS:
         pytest.skip("no cgroups of the first version here")
     script = "#!/bin/sh\necho ready\nwhile [ ! -e go ]; do sleep 0.1; done\necho gone\n"
     number = begun(cluster, script)
+    ours = cgroup_of(cluster, "freezer") / "step_extern/mayfly"
     (machine,) = cluster.host.machines()
-    where = Path(f"/proc/{machine['pid']}/cgroup").read_text()
-    assert f"/job_{number}/step_batch" in where
+    assert str(machine["pid"]) in (ours / "cgroup.procs").read_text().split()
     cluster.run("scontrol", "suspend", number)
     cluster.wait(number, "SUSPENDED")
-    frozen = where.partition("freezer:")[2].split("\n")[0]
-    state = Path(f"/sys/fs/cgroup/freezer{frozen}/freezer.state")
+    state = ours / "freezer.state"
     wait_until(lambda: state.read_text() == "FROZEN\n", "the freeze")
     (cluster.work / "go").touch()
     cluster.run("scontrol", "resume", number)
     assert cluster.ended(number)["ExitCode"] == "0:0"
     (cluster.work / "go").unlink()
     assert "gone" in cluster.output(number)
+
+
+def cgroup_of(cluster: Slurm, hierarchy: str) -> Path:
+    """Give the cgroup of the one job that runs and has a machine."""
+    (machine,) = cluster.host.machines()
+    where = Path(f"/proc/{machine['pid']}/cgroup").read_text()
+    path = where.partition(f":{hierarchy}:")[2].split("\n")[0]
+    return Path(f"/sys/fs/cgroup/{hierarchy}{path.partition('/step_')[0]}")
+
+
+def test_a_machine_that_uses_up_the_jobs_memory_ends_as_the_job_would(cluster: Slurm) -> None:
+    if not CGROUPS:
+        pytest.skip("no cgroups of the first version here")
+    eat = "until [ -e go ]; do sleep 0.1; done; head -c 400M /dev/zero | tail | wc -c"
+    number = begun(cluster, f"#!/bin/sh\necho ready\n{eat}\necho survived\n")
+    job = cgroup_of(cluster, "memory")
+    # As if it had been granted less: a guest alone does not get over what it is granted.
+    (job / "memory.limit_in_bytes").write_text(str(330 << 20))
+    (cluster.work / "go").touch()
+    shown = cluster.ended(number)
+    (cluster.work / "go").unlink()
+    said = cluster.output(number)
+    assert (shown["JobState"], shown["Restarts"]) == ("OUT_OF_MEMORY", "0"), said
+    assert "640 MiB of memory that the job was granted were used up" in said
+    assert "oom-kill event(s) in StepId=" in said
+    assert "survived" not in said
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+    wait_until(lambda: not job.exists(), "the job's cgroups to be removed")
 
 
 def _written(cluster: Slurm, number: str) -> str:
@@ -157,7 +205,7 @@ def _written(cluster: Slurm, number: str) -> str:
 def test_a_job_that_is_killed_leaves_no_qemu(cluster: Slurm) -> None:
     number = begun(cluster, "#!/bin/sh\necho ready\nexec sleep 600\n")
     (machine,) = cluster.host.machines()
-    assert machine["job"].startswith(f"lab/{number}/batch.0.")
+    assert machine["job"] in {f"lab/{number}/{node}.0" for node in NODES}
     cluster.run("scancel", "--signal=KILL", "--full", number)
     cluster.ended(number)
     wait_until(lambda: nothing_left(cluster), "the machine's end")
@@ -173,19 +221,32 @@ def test_each_task_of_an_array_has_its_machine(cluster: Slurm) -> None:
     assert outputs[0][1] != outputs[1][1]
 
 
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+
+
+def test_tasks_of_a_step_share_a_machine(cluster: Slurm) -> None:
+    show = f"echo $SLURM_PROCID $({BOOT}) $(nproc); sleep 1"
+    # What the second starter takes comes on top.
+    done = cluster.user("srun", "-n2", "-N1", "--mem=656", VM, "sh", "-c", show)
+    assert done.returncode == 0, done.stderr
+    tasks, boots, cpus = zip(*sorted(map(str.split, done.stdout.splitlines())), strict=True)
+    assert tasks == ("0", "1")
+    assert len(set(boots)) == 1
+    assert cpus == ("2", "2")
+    wait_until(lambda: nothing_left(cluster), "the machine's end")
+
+
+def test_steps_of_a_job_share_its_machine(cluster: Slurm) -> None:
+    number = begun(cluster, f"#!/bin/sh\n{BOOT}\necho ready\nexec sleep 600\n")
+    for _ in range(2):
+        done = cluster.user("srun", f"--jobid={number}", "--overlap", VM, "sh", "-c", BOOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout in cluster.output(number)
+    assert len(cluster.host.machines()) == 1
+
+
 def test_a_terminal_is_one(cluster: Slurm) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(cluster.work)
-        argv = cluster.argv("srun", "--pty", MEMORY, VM, "sh", "-c", "tty; hostname")
-        os.execvpe(argv[0], argv, cluster.environment())
-    said = b""
-    try:
-        while piece := os.read(terminal, 4096):
-            said += piece
-    except OSError:
-        pass  # it hangs up when the job has ended
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said
+    said = cluster.in_terminal("srun", "--pty", MEMORY, VM, "sh", "-c", "tty; hostname")
     assert b"/dev/pts/" in said
     assert b"not a tty" not in said
 
@@ -215,6 +276,9 @@ def test_what_cannot_be_had_is_refused_in_the_terminal(cluster: Slurm, command: 
     ("words", "said"),
     [
         (["--gres=gpu:1"], "a machine has no GPU"),
+        (["--gpus=1"], "a machine has no GPU"),
+        (["--gpus-per-task=1", "--ntasks=1"], "a machine has no GPU"),
+        (["--gres=nic:1"], "a machine has no network card of the host"),
         (["--exclusive", "--nodes=2"], "whole hosts for MPI have no machines"),
     ],
 )
@@ -247,14 +311,15 @@ def test_too_little_memory_is_the_jobs_own_failure(cluster: Slurm) -> None:
 
 
 def test_a_job_whose_ticket_is_made_up_gets_no_machine(cluster: Slurm) -> None:
-    ticket = '{"format":1,"system":"slurm","job":"1","key":"lab/999/batch.0.0","image":"debian-12"'
+    ticket = '{"format":1,"system":"slurm","job":"1","key":"lab/999/n1.0","image":"debian-12"'
     ticket += ',"network":"none","network_asked":false,"allow":[],"root":true,"shares":[]'
-    ticket += ',"live":true,"keep":false,"restart":0,"fault":null,"reason":"","hint":""}'
+    ticket += ',"live":true,"keep":false,"restart":0,"step":"0","shared":true'
+    ticket += ',"fault":null,"reason":"","hint":""}'
     starter = str(cluster.top / "programs/starter")
     made = ["env", f"MAYFLY_TICKET={ticket}", "MAYFLY_ARGV0=id", starter]
     done = cluster.user("srun", MEMORY, *made)
     assert done.returncode == 125
-    assert "no job 'lab/999/batch.0.0' is registered on this host" in done.stderr
+    assert "no job 'lab/999/n1.0' is registered on this host" in done.stderr
 
 
 def test_when_mayfly_fails_the_job_is_begun_again(cluster: Slurm) -> None:

@@ -68,6 +68,8 @@ class BatchJob:
     submitted_at: float = 0.0
     cgroup: str = ""
     """Where its QEMU belongs, from the top of the cgroup tree."""
+    shared: bool = False
+    """Whether all its processes on this host share one machine."""
     scratch_mib: int = 0
 
     @property
@@ -85,7 +87,18 @@ class BatchJob:
             "wall_s": self.wall_s,
             "queue": self.queue,
             "cgroup": self.cgroup,
+            "shared": self.shared,
             "scratch_mib": self.scratch_mib,
+            "identity": self.identity(),
+        }
+
+    def identity(self) -> dict[str, str]:
+        """Give what tells it from others that had its number, or will."""
+        submitted = f"{self.submitted_at:.0f}" if self.submitted_at else ""
+        known = {"array_task": self.task, "submitted_at": submitted}
+        return {
+            "restart": str(self.restart),
+            **{name: text for name, text in known.items() if text},
         }
 
 
@@ -107,6 +120,10 @@ class Ticket:
     """Whether the policy lets directories of the host be seen in the machine."""
     keep: bool = False
     restart: int = 0
+    step: str = ""
+    """Which part of the job the starter runs, in the batch system's words."""
+    shared: bool = False
+    """Whether the machine is for all processes of the job on this host."""
     fault: Fault | None = None
     """Set when there will be no machine: whose doing that is."""
     reason: str = ""
@@ -146,7 +163,7 @@ def read_ticket(text: str) -> Ticket:
 
 
 _TUPLES = ("allow", "shares")
-_FLAGS = ("network_asked", "root", "live", "keep")
+_FLAGS = ("network_asked", "root", "live", "keep", "shared")
 
 
 def _typed(values: Mapping[str, Any], name: str) -> Any:

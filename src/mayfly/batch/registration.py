@@ -44,6 +44,7 @@ def register(job: BatchJob, wish: Wish, settings: BatchSettings) -> Ticket:
         live=bool(answer.get("live", False)),
         keep=wish.keep,
         restart=job.restart,
+        shared=job.shared,
     )
 
 
@@ -62,13 +63,17 @@ def _register(job: BatchJob, wish: Wish, settings: BatchSettings) -> dict[str, A
         try:
             return client.call(connection, "register", fields)[0]
         except Conflict:
+            if job.shared:
+                raise
             # An earlier try of the same job was cut short: what it had is nobody's any more.
             client.call(connection, "unregister", {"job": job.key})
             return client.call(connection, "register", fields)[0]
 
 
-def unregister(key: str, settings: BatchSettings) -> None:
+def unregister(key: str, settings: BatchSettings, *, one: bool = False) -> None:
     """Take a job's right back, ``CLUSTER/JOB/*`` of all its parts, and end their machines.
+
+    ``one``: one of the processes that share it has ended, and it goes with the last one.
 
     Raises ``MayflyError``.
     """
@@ -77,7 +82,7 @@ def unregister(key: str, settings: BatchSettings) -> None:
         # Without a service there are no machines of it, or it will see by itself that they ended.
         return
     with contextlib.closing(connection):
-        client.call(connection, "unregister", {"job": key})
+        client.call(connection, "unregister", {"job": key, "one": one})
 
 
 def _connect(settings: BatchSettings) -> client.Connection:

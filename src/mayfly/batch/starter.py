@@ -11,6 +11,7 @@ from mayfly.batch.job import Fault, Ticket, fault_of
 from mayfly.batch.place import Place, outermost, place_of, usable
 from mayfly.batch.script import carry
 from mayfly.batch.settings import BatchSettings, parse_live
+from mayfly.batch.sharing import run_shared
 from mayfly.config import Settings
 from mayfly.engine.caller import (
     account_of_caller,
@@ -97,7 +98,11 @@ def _start(ticket: Ticket, payload: Payload, settings: BatchSettings, steps: Ste
     account = account_of_caller()
     place = place_of(_here(), _shares(ticket, settings), account, Settings())
     steps.note(f"machine of {ticket.image}, network {ticket.network}; {place.words}")
+    if ticket.restart:
+        steps.note(f"the job is begun again, from its beginning (try {ticket.restart + 1})")
     job = job_of(ticket, payload, place, account)
+    if ticket.shared:
+        return run_shared(job, ticket, settings.socket, steps)
     # With patience: a service that is restarted at this moment costs no job.
     connection = client.connect(settings.socket, patience_s=client.RESTART_S)
     connection = connection or client.require(settings.socket)

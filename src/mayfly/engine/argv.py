@@ -23,6 +23,8 @@ MAC = "52:54:00:6d:66:01"
 """The same in every machine: each has its network to itself."""
 NO_NETWORK = ("-netdev", "hubport,id=n0,hubid=0")
 PORTS = ("control", "session", "share")
+PORTS_MOST = 31
+"""Of the bus, ports that are added later included."""
 DISK_CACHES = {
     "unsafe": {"direct": False, "no-flush": True},
     "writeback": {"direct": False, "no-flush": False},
@@ -62,6 +64,7 @@ class Plan:
     cpu_model: str = ""
     disk_cache: str = "unsafe"
     """One of ``DISK_CACHES``; clones of one template may have different ones."""
+    ports_most: int = PORTS_MOST
 
 
 def cpu_model(accelerator: str) -> str:
@@ -158,7 +161,7 @@ def _ports(plan: Plan) -> list[str]:
     words += ["-mon", "chardev=qmp,mode=control"]
     words += ["-chardev", f"ringbuf,id=console,size={CONSOLE_BYTES}"]
     words += ["-device", "isa-serial,chardev=console,id=serial0"]
-    words += ["-device", "virtio-serial-pci,id=ports,max_ports=8"]
+    words += ["-device", f"virtio-serial-pci,id=ports,max_ports={plan.ports_most}"]
     for number, name in enumerate(PORTS, start=1):
         words += ["-chardev", f"socket,id={name},server=on,wait=off,fd={plan.sockets[name]}"]
         words += [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mayfly.engine import records
-from mayfly.engine.argv import NO_NETWORK, Drive, Plan
+from mayfly.engine.argv import NO_NETWORK, PORTS_MOST, Drive, Plan
 from mayfly.engine.control import Control
 from mayfly.engine.monitor import STATE_WITHOUT_MEMORY, Monitor
 from mayfly.engine.process import Process, bounds_for, isolation_for, start_process
@@ -75,6 +75,7 @@ class Parts:
     layers: tuple[Path, ...]
     """Disk files, top first; only the first is written to."""
     agent: Path
+    ports_most: int = PORTS_MOST
 
 
 @dataclass(slots=True)
@@ -253,6 +254,7 @@ def spawn(
             network=order.attach.qemu_args,
             network_fds=order.attach.fds,
             disk_cache=engine.settings.disk_cache,
+            ports_most=parts.ports_most,
         )
         kvm = engine.accelerator == "kvm"
         bounds = bounds_for(parts.shape, image.disk_bytes)

@@ -223,6 +223,7 @@ def _prepare(saved: Path, found: Saved, place: Place) -> Parts:
         memory_fd=None,
         layers=(place.path / DISK, *below),
         agent=place.path / AGENT,
+        ports_most=found.ports,
     )
 
 

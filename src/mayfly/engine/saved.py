@@ -27,8 +27,12 @@ from mayfly.engine.template import AGENT, EMPTY
 from mayfly.errors import Conflict, Failed, Missing, Unavailable
 from mayfly.model import Shape
 
-SAVED_FORMAT = 1
+SAVED_FORMAT = 2
 """Another one also when the machine's devices, or their places, are others."""
+FORMATS = (1, SAVED_FORMAT)
+"""Those that can be read."""
+PORTS_BEFORE = 8
+"""Ports of the bus in a machine of format 1."""
 META = "saved.json"
 META_BYTES = 1 << 20
 MEMORY = "memory"
@@ -58,6 +62,8 @@ class Saved:
     vmgenid: bool
     layers: int
     """How many disk files lie above the image."""
+    ports: int
+    """For how many ports its bus has room."""
     sizes: Mapping[str, int]
     """The length of every file, in bytes."""
     created_at: float
@@ -108,7 +114,7 @@ def read_saved(directory: Path) -> Saved:
     try:
         with open(path, "rb") as file:
             stored: Any = json.loads(file.read(META_BYTES))
-        if stored["format"] != SAVED_FORMAT:
+        if stored["format"] not in FORMATS:
             raise Unavailable(f"{path} was written by another version of Mayfly")
         saved = _parse(stored)
     except FileNotFoundError as error:
@@ -134,6 +140,7 @@ def _parse(stored: dict[str, Any]) -> Saved:
         cpu=_is(stored["cpu"], dict),
         vmgenid=_is(stored["vmgenid"], bool),
         layers=_is(stored["layers"], int),
+        ports=_is(stored.get("ports", PORTS_BEFORE), int),
         sizes={name: _is(size, int) for name, size in stored["sizes"].items()},
         created_at=float(stored["created_at"]),
         notes=_is(stored["notes"], dict),

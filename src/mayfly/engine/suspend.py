@@ -33,6 +33,7 @@ from mayfly.engine.saved import (
     write_saved,
 )
 from mayfly.engine.template import AGENT, DISK, EMPTY, Template
+from mayfly.engine.visits import PORTS_BUS
 from mayfly.errors import Conflict, Failed, MayflyError, Quota, Unavailable
 from mayfly.model import Image, Shape
 from mayfly.units import MIB, show_size
@@ -176,6 +177,7 @@ def _describe(machine: Machine, image: Image, chain: Chain, notes: Mapping[str, 
         qemu=f"{version['major']}.{version['minor']}.{version['micro']}",
         vmgenid=_has_vmgenid(monitor),
         layers=len(chain.layers),
+        ports=int(monitor.call("qom-get", {"path": PORTS_BUS, "property": "max_ports"})),
         sizes={},
         created_at=time.time(),
         notes=notes,

@@ -24,7 +24,7 @@ from mayfly.errors import Conflict, Missing, Quota
 from mayfly.model import Image, Shape
 from mayfly.units import MIB, show_size
 
-TEMPLATE_FORMAT = 1
+TEMPLATE_FORMAT = 2
 META = "template.json"
 STATE = "state"
 MEMORY = "memory"

@@ -23,49 +23,18 @@ from collections.abc import Mapping, Sequence
 
 from mayfly.guest import linux
 from mayfly.guest.control import Control, Surroundings
-from mayfly.guest.framing import Frame
 from mayfly.guest.job import spare_from_oom
 from mayfly.guest.lines import CONTROL, SESSION, SYSFS, Line, Sort, line_at, wait_for_device
 from mayfly.guest.loop import Loop
 from mayfly.guest.machine import Machine, oneself
 from mayfly.guest.ports import Port
-from mayfly.guest.session import Session
+from mayfly.guest.sessions import Sessions
 from mayfly.guest.system import Linux, Pretence, no_tool
 
 PORTS_S = 60.0
 WITH_VALUE = ["control=", "session=", "share=", "control-fd=", "session-fd=", "test-root="]
 FLAGS = ["daemon", "test-unclaimed"]
 NO_PORT = 69
-
-
-class Sessions:
-    """The conversations on the session port: one after the other, one job each."""
-
-    def __init__(self, loop: Loop, port: Port, machine: Machine) -> None:
-        self._loop = loop
-        self._port = port
-        self._machine = machine
-        self._session: Session | None = None
-
-    def begin(self) -> None:
-        """A host is there."""
-        self._session = Session(
-            self._loop,
-            self._port,
-            lambda as_root: self._machine.user(as_root=as_root),
-            on_end=lambda: None,
-        )
-
-    def frame(self, frame: Frame) -> None:
-        """Hand a frame to the session."""
-        if self._session is not None:
-            self._session.frame(frame)
-
-    def lost(self) -> None:
-        """The host is gone."""
-        if self._session is not None:
-            self._session.hang_up()
-            self._session = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

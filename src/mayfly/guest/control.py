@@ -21,6 +21,7 @@ from mayfly.guest.loop import Loop
 from mayfly.guest.machine import Machine
 from mayfly.guest.prepare import prepare, start_sshd
 from mayfly.guest.renew import parse_identity, parse_refresh, refresh, renew, sample
+from mayfly.guest.sessions import receive_visit
 from mayfly.guest.settle import settle
 from mayfly.guest.strip import Former, remember, strip
 from mayfly.guest.system import System, Tool
@@ -63,6 +64,7 @@ class Control:
             "renew": self._renew,
             "refresh": self._refresh,
             "claim": self._claim,
+            "visit": self._visit,
             "quiesce": self._quiesce,
             "strip": self._strip,
             "context": self._context,
@@ -165,6 +167,12 @@ class Control:
         user = claim(wanted, self._around.system, root=self._around.root)
         self._machine.claimed(user, root_allowed=wanted.root)
         reply({"type": "ok"})
+
+    def _visit(self, message: Fields, reply: Reply) -> None:
+        def done(trouble: str) -> None:
+            reply({"type": "error", "reason": trouble} if trouble else {"type": "ok"})
+
+        receive_visit(self._loop, self._machine, fields.text(message, "port"), done)
 
     def _quiesce(self, _: Fields, reply: Reply) -> None:
         self._delegate(_sync, reply)

@@ -26,6 +26,8 @@ class Sort(Enum):
     """The peer went away; connect again."""
     FD = "fd"
     """The end."""
+    VISIT = "visit"
+    """A device that was added for one conversation: after it, the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Line:
 
     def open(self) -> int:
         """Give a non-blocking descriptor; for a socket the one try may fail."""
-        if self.sort is Sort.DEVICE:
+        if self.sort in (Sort.DEVICE, Sort.VISIT):
             return os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         if self.sort is Sort.SOCKET:
             return _connect(self.path)

@@ -72,6 +72,10 @@ class Loop:
         """Call ``act()`` at the end of every turn."""
         self._finishers.append(act)
 
+    def finish_without(self, act: Callable[[], None]) -> None:
+        """Undo ``finish_with``."""
+        self._finishers.remove(act)
+
     @property
     def expects(self) -> bool:
         """Whether a child or a timer of ours is still to come."""
@@ -90,7 +94,7 @@ class Loop:
         for work in tuple(self._workers):
             busy |= work()
         self._busy = busy
-        for finish in self._finishers:
+        for finish in tuple(self._finishers):
             finish()
 
     def _patience(self) -> float | None:

@@ -191,7 +191,7 @@ class Port:
 
     def _hung_up(self) -> None:
         self._readable = False
-        if self._line.sort is not Sort.DEVICE:
+        if self._line.sort not in (Sort.DEVICE, Sort.VISIT) or self._visit_is_over():
             self._drop()
         elif self._open and not self._proven:
             # Just after a restore the host's first bytes may overtake the news that it is there.
@@ -200,6 +200,11 @@ class Port:
         else:
             self._parser.reset()
             self._end()
+
+    def _visit_is_over(self) -> bool:
+        # One that has not begun yet looks the same as long as the device is there: its host comes.
+        there = os.path.exists(self._line.path)
+        return self._line.sort is Sort.VISIT and (self._proven or not there)
 
     def _judge(self) -> None:
         if not self._proven:
@@ -219,6 +224,8 @@ class Port:
             self._loop.after(RECONNECT_S, self._reconnect)
         else:
             self.gone = True
+            self._loop.dismiss(self.pump)
+            self._loop.finish_without(self.flush)
 
     def _reconnect(self) -> None:
         with contextlib.suppress(OSError):

@@ -16,12 +16,12 @@ from mayfly import __version__
 from mayfly.engine.probe import probe_qemu
 from mayfly.errors import Invalid, MayflyError, Missing, Quota
 from mayfly.host.caller import Caller
+from mayfly.host.jobends import end_jobs, one_less
 from mayfly.host.limits import shape_for
 from mayfly.host.registration import parts_of, settle
-from mayfly.host.rights import parse_right
+from mayfly.host.rights import Right, parse_right
 from mayfly.host.settings import Standby
 from mayfly.host.state import Hot, Service, host_memory_mib
-from mayfly.host.watching import end
 from mayfly.host.wish import text_of
 from mayfly.images.catalogue import check as check_image
 from mayfly.model import Finding, Shape, State
@@ -208,17 +208,32 @@ def register(service: Service, caller: Caller, message: Message) -> None:
         return
     found = settle(service, right, asked)
     if found.image:
-        service.rights.register(replace(right, image=found.image))
+        _take_in(service, replace(right, image=found.image))
     caller.ok({**asdict(found), "network": found.network.value})
 
 
+def _take_in(service: Service, right: Right) -> None:
+    """Write a right down; of a job that shares its machine there is one for all its processes."""
+    known = service.rights.find(right.key) if right.shared else None
+    if known is None:
+        service.rights.register(right)
+    elif (known.uid, known.image) != (right.uid, right.image):
+        raise Invalid(
+            f"the job's machine on this host is of '{known.image}', not of '{right.image}'",
+            hint="all of a job share it: name the same image, or none",
+        )
+    if right.shared:
+        service.registered[right.key] += 1
+
+
 def unregister(service: Service, caller: Caller, message: Message) -> None:
-    """Take a job's right back, and end its machines; ``CLUSTER/JOB/*``: of all its parts."""
+    """Take a job's right back, and end its machines; ``CLUSTER/JOB/*``: of all its parts.
+
+    ``one``: of the processes that share it one has ended; only the last one takes it back.
+    """
     key = text_of(message, "job")
-    keys = parts_of(service, key) if key.endswith("/*") else {key}
-    for each in keys:
-        service.rights.unregister(each)
-    for hosted in service.table:
-        if hosted.record.job in keys:
-            end(service, hosted, "its job has ended")
+    keys = parts_of(service, key) if key.endswith("*") else {key}
+    last = [message.get("one") is not True or one_less(service, each) for each in keys]
+    if all(last):
+        end_jobs(service, keys, "its job has ended")
     caller.ok()

@@ -15,6 +15,7 @@ from mayfly.engine.reattach import connect_process, reconnect
 from mayfly.engine.records import Place, Record, is_alive, kill_qemu, left_places, read_record
 from mayfly.engine.saved import read_saved
 from mayfly.errors import Failed, MayflyError
+from mayfly.host import joining
 from mayfly.host.claims import bind
 from mayfly.host.loop import Task
 from mayfly.host.qemu import replied
@@ -136,6 +137,7 @@ def _adopt(service: Service, hosted: Hosted) -> Task:
         end(service, hosted, hosted.doomed)
         return
     log.info("machine %s of uid %s goes on", hosted.id, hosted.record.owner)
+    joining.advance(service, hosted.record.job)
 
 
 def _set_right(hosted: Hosted) -> Step[None]:

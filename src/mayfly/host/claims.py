@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -14,8 +15,10 @@ from mayfly.engine.linux import start_time
 from mayfly.engine.machine import Machine, account_message
 from mayfly.engine.network.attach import NetworkPlan
 from mayfly.errors import Denied, Failed, MayflyError, Unavailable
+from mayfly.host import cgroups
 from mayfly.host.caller import open_process
 from mayfly.host.features import features_of
+from mayfly.host.joining import claim_ended
 from mayfly.host.making import Making, make, wake
 from mayfly.host.network import Connected, connect
 from mayfly.host.qemu import answered, replied
@@ -35,8 +38,8 @@ class Given:
     """What a client gets."""
 
     fields: Mapping[str, Any]
-    port: socket.socket
-    """The machine's session port."""
+    port: socket.socket | None
+    """The machine's session port; None where the job's processes get one each."""
 
 
 def fulfil(service: Service, request: Request) -> Step[None]:
@@ -45,17 +48,19 @@ def fulfil(service: Service, request: Request) -> Step[None]:
     began = time.monotonic()
     try:
         hosted, given = yield from _machine_for(service, request)
+        _note_times(hosted, began - request.since, time.monotonic() - began, given)
     except MayflyError as error:
         service.metrics.failed(error)
         caller.fail(error)
+        claim_ended(service, request.wish.job, error)
         service.changed()
         return
-    with given.port as port:
+    with contextlib.ExitStack() as stack:
         assert hosted.machine is not None
-        fds = [port.fileno(), hosted.machine.process.handle]
+        ports = [] if given.port is None else [stack.enter_context(given.port).fileno()]
         caller.machine = hosted.id
         hosted.caller = caller
-        caller.ok(given.fields, fds)
+        caller.ok(given.fields, [*ports, hosted.machine.process.handle])
     log.info(
         "machine %s (%s, %s) given to uid %d after %.0f ms",
         hosted.id,
@@ -69,7 +74,18 @@ def fulfil(service: Service, request: Request) -> Step[None]:
         hosted.caller = None
         if not request.wish.outlive:
             end(service, hosted, "its client was gone when it was ready")
+    claim_ended(service, request.wish.job)
     service.changed()
+
+
+def _note_times(hosted: Hosted, line_s: float, given_s: float, given: Given) -> None:
+    """Write down how long each step of a start took: in line, until it was there, in our hands."""
+    own_ms = float(given.fields["service_ms"])
+    hosted.start_ms = {
+        "line": round(line_s * 1000, 1),
+        str(given.fields["path"]): round(given_s * 1000, 1),
+        "service": own_ms,
+    }
 
 
 def _machine_for(service: Service, request: Request) -> Step[tuple[Hosted, Given]]:
@@ -133,8 +149,7 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
     with occupied(service, hosted, "handing it over") as machine:
         try:
             stopwatch = _Stopwatch()
-            if request.right is not None and request.right.cgroup:
-                put_into_cgroup(machine.process.pid, request.right.cgroup)
+            _into_cgroup(machine, request)
             network = yield from stopwatch.around(connect(machine, _plan(service, request.wish)))
             message = _claim_message(request, network)
             env = {**(network.env or {})}
@@ -145,7 +160,12 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
             if path == "standby":
                 yield from stopwatch.around(replied(machine.process.monitor, "cont"))
             yield from stopwatch.around(answered(machine.control, number, "claim"))
-            port = machine.session()
+            shared = request.right is not None and request.right.shared
+            port = None if shared else machine.session()
+            hosted.fresh, hosted.env = shared, env
+            hosted.right = request.right
+            if request.right is not None:
+                hosted.oom_kills = cgroups.oom_kills(request.right.cgroup)
             bind(service, hosted)
             hosted.write(replace(hosted.record, state=State.RUNNING))
             _begin_log(service, hosted)
@@ -162,6 +182,20 @@ def _hand_over(service: Service, hosted: Hosted, request: Request, path: str) ->
         "service_ms": round(stopwatch.own_s() * 1000, 3),
     }
     return Given(fields=fields, port=port)
+
+
+def _into_cgroup(machine: Machine, request: Request) -> None:
+    """Put a machine where its job's memory is counted, and who holds it for the job with it."""
+    right, pid = request.right, machine.process.pid
+    if right is None or not right.cgroup:
+        return
+    if not right.shared:
+        put_into_cgroup(pid, right.cgroup)
+        return
+    holder = request.caller.peer.pid
+    step = cgroups.step_of(holder, right.cgroup)
+    for each in (pid, holder):
+        cgroups.settle_in(each, right.cgroup, step)
 
 
 def _offer_share(machine: Machine, request: Request) -> None:

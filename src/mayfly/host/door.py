@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mayfly import __version__
 from mayfly.errors import Conflict, Denied, Invalid, MayflyError, Quota, Unavailable
-from mayfly.host import line, protocol
+from mayfly.host import joining, line, protocol
 from mayfly.host.caller import Caller
 from mayfly.host.peer import Peer, peer_of
 from mayfly.host.state import Service
@@ -191,6 +191,7 @@ def _dismiss(service: Service, caller: Caller) -> None:
     service.callers.discard(caller)
     caller.close()
     line.leave(service, caller)
+    joining.left(service, caller)
     for hosted in service.table:
         if hosted.visitor is caller:
             hosted.visitor = None

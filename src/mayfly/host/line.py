@@ -9,6 +9,7 @@ from mayfly.errors import Conflict, Denied, MayflyError, Quota, Unavailable
 from mayfly.host.caller import Caller
 from mayfly.host.claims import fulfil
 from mayfly.host.guard import guarded
+from mayfly.host.joining import check_shared, claim_ended
 from mayfly.host.limits import (
     Need,
     Waiting,
@@ -47,6 +48,7 @@ def claim(service: Service, caller: Caller, message: dict[str, object]) -> Step[
     except MayflyError as error:
         service.metrics.failed(error)
         caller.fail(error)
+        claim_ended(service, str(message.get("job")), error)
         return
     finally:
         service.admitting[caller.uid] -= 1
@@ -121,9 +123,10 @@ def _permit(
     """Give the right that the request stands on, None where none is needed; raises ``Denied``."""
     settings = service.settings
     if wish.job:
-        return service.rights.check(
+        right = service.rights.check(
             caller.uid, wish.job, image=wish.image, shape=shape, held=service.held_by(wish.job)
         )
+        return check_shared(service, caller, wish.job) if right.shared else right
     if caller.is_root or settings.requests is Requests.ANYONE:
         return None
     if settings.requests is Requests.REGISTERED:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mayfly.errors import Conflict, MayflyError, Missing
+from mayfly.host import joining, usage
 from mayfly.host.caller import Caller
 from mayfly.host.saving import put_away
 from mayfly.host.state import Hosted, Service
@@ -27,23 +28,55 @@ def release(service: Service, caller: Caller, message: Message) -> Step[None]:
         hosted.visitor = None
         caller.ok()
         return
+    if caller in hosted.sessions:
+        joining.leave(service, hosted, caller)
     told = outcome if isinstance(outcome, dict) else {}
     service.logs.status(hosted.id, told)
     text = f"the job ended: {told.get('code')} {told.get('reason') or ''}"
     service.logs.event(hosted.id, text, now=time.time())
+    if _is_shared(service, hosted):
+        yield from _release_shared(service, hosted, caller, message)
+        return
     hosted.caller = None
     if message.get("keep") is True:
         yield from _keep(service, hosted, str(told.get("reason") or "its job failed"))
-        kept = show_duration(service.settings.kept.for_s)
-        caller.ok(
-            {
-                "text": f"failed: machine {hosted.id} is kept for {kept}; 'mayfly machine debug "
-                f"{hosted.id}' enters it, 'mayfly machine delete {hosted.id}' removes it"
-            }
-        )
+        caller.ok({"text": _kept_words(service, hosted)})
         return
     end(service, hosted, "its job ended")
     caller.ok()
+
+
+def _kept_words(service: Service, hosted: Hosted) -> str:
+    kept = show_duration(service.settings.kept.for_s)
+    return (
+        f"failed: machine {hosted.id} is kept for {kept}; 'mayfly machine debug {hosted.id}' "
+        f"enters it, 'mayfly machine delete {hosted.id}' removes it"
+    )
+
+
+def _is_shared(service: Service, hosted: Hosted) -> bool:
+    right = service.rights.find(hosted.record.job)
+    return right is not None and right.shared
+
+
+def _release_shared(
+    service: Service, hosted: Hosted, caller: Caller, message: Message
+) -> Step[None]:
+    """One process of a job has ended: the machine stays for the others, or is kept."""
+    if message.get("keep") is not True:
+        caller.ok()
+        return
+    if hosted.sessions:
+        raise Conflict("others of the job are still in its machine: it cannot be kept")
+    holder, hosted.caller = hosted.caller, None
+    try:
+        told = message.get("outcome")
+        reason = told.get("reason") if isinstance(told, dict) else ""
+        yield from _keep(service, hosted, str(reason or "its job failed"))
+    finally:
+        if holder is not None:
+            holder.machine = ""
+    caller.ok({"text": _kept_words(service, hosted)})
 
 
 def _keep(service: Service, hosted: Hosted, reason: str) -> Step[None]:
@@ -52,6 +85,7 @@ def _keep(service: Service, hosted: Hosted, reason: str) -> Step[None]:
         what = hosted.busy
         end(service, hosted, f"it could not be kept: it was busy ({what})")
         raise Conflict(f"machine '{hosted.id}' cannot be kept: it is busy ({what})")
+    usage.note_end(service, hosted, reason)
     # From here on it does not end with the process whose job ran in it.
     forget_client(service, hosted)
     hosted.write(replace(hosted.record, outlive=True, client=0, client_started=0))
@@ -69,7 +103,8 @@ def _held(service: Service, caller: Caller, message: Message) -> Hosted:
     what is written down.
     """
     hosted = service.table.find(caller.machine)
-    if hosted is not None and caller in (hosted.caller, hosted.visitor):
+    known = () if hosted is None else (hosted.caller, hosted.visitor, *hosted.sessions)
+    if hosted is not None and caller in known:
         return hosted
     hosted = service.table.find(str(message.get("machine")))
     if hosted is not None and hosted.caller is None:

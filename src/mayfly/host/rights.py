@@ -56,7 +56,12 @@ class Right:
     image: str = ""
     """The only image that it may be; empty: any."""
     cgroup: str = ""
-    """Where its QEMU belongs, from the top of the cgroup tree; empty: nowhere."""
+    """Where its QEMU belongs, from the top of the cgroup tree; empty: nowhere.
+
+    Of a shared one: the job's own, in which those of its steps are.
+    """
+    shared: bool = False
+    """Whether all processes of the job share its machine, which then ends with the right."""
     machines: int = 1
     """Machines at once."""
     queue: str = ""
@@ -66,6 +71,8 @@ class Right:
     machine_features: Mapping[str, str] = field(default_factory=lambda: _NONE)
     """Values that root knows better than we: ``hs06``, ``shutdowntime``."""
     job_features: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    identity: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    """What tells it from others of its number: ``array_task``, ``restart``, ``submitted_at``."""
     created_at: float = 0.0
     """Seconds since the epoch."""
 
@@ -110,11 +117,13 @@ def parse_right(values: Mapping[str, Any], *, created_at: float) -> Right:
         wall_s=_seconds(values, "wall_s", WALL_MOST_S),
         image=_text(values, "image"),
         cgroup=_cgroup(values),
+        shared=_flag(values, "shared"),
         machines=_whole(values, "machines", 1, 1000, default=1),
         queue=_text(values, "queue"),
         scratch_mib=_whole(values, "scratch_mib", 0, 1 << 40, default=0),
         machine_features=_features(values, "machine_features"),
         job_features=_features(values, "job_features"),
+        identity=_features(values, "identity"),
         created_at=created_at,
     )
 
@@ -135,6 +144,13 @@ def _whole(
             f"the right's '{key}' must be a whole number from {least} to {most}, "
             f"not {str(value)[:100]!r}"
         )
+    return value
+
+
+def _flag(values: Mapping[str, Any], key: str) -> bool:
+    value = values.get(key, False)
+    if not isinstance(value, bool):
+        raise Invalid(f"the right's '{key}' must be true or false, not {str(value)[:100]!r}")
     return value
 
 

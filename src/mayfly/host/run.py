@@ -73,7 +73,7 @@ def _run(
     request = replace(job.request, env={**claimed.env, **job.request.env})
     result = run_in(connection, claimed, request, steps)
     steps.mark("job")
-    return _settle(connection, job, result, steps)
+    return give_back(connection, job, result, steps)
 
 
 def make_machine(connection: Connection, fields: Mapping[str, Any], steps: Steps) -> str:
@@ -122,7 +122,7 @@ def claim(
         elif message.get("type") == "line":
             steps.report(f"waiting in line, place {message.get('place')}: {message.get('why')}")
         elif message.get("type") == "share" and job is not None:
-            _serve_shares(job, fds[0], stack)
+            offer_shares(job, fds[0], stack)
 
     answer, fds = connection.answer(heard, limit_s=None)
     session = stack.enter_context(socket.socket(fileno=fds[0]))
@@ -137,7 +137,7 @@ def claim(
     )
 
 
-def _serve_shares(job: Job, port: int, stack: contextlib.ExitStack) -> None:
+def offer_shares(job: Job, port: int, stack: contextlib.ExitStack) -> None:
     """Serve the job's directories, as its user, through a port of the machine."""
     from mayfly.engine.share import start_share  # noqa: PLC0415 - not for every run
 
@@ -168,7 +168,8 @@ def run_in(
     words = connection.last_words()
     if words is None:
         return result
-    who = Who.SITE if words.get("who") == Who.SITE.value else Who.MAYFLY
+    told = words.get("who")
+    who = next((who for who in (Who.SITE, Who.JOB) if told == who.value), Who.MAYFLY)
     reason = f"the machine ended before the job did: {words.get('reason')}"
     return replace(result, who=who, code=RUN_FAILED, reason=reason)
 
@@ -177,7 +178,8 @@ def _is_gone(claimed: Claimed) -> bool:
     return bool(select.select([claimed.gone], [], [], GONE_S)[0])
 
 
-def _settle(connection: Connection, job: Job, result: JobResult, steps: Steps) -> Outcome:
+def give_back(connection: Connection, job: Job, result: JobResult, steps: Steps) -> Outcome:
+    """Give a machine back, with how its job ended; gives that."""
     for warning in result.warnings:
         steps.note(warning)
     outcome = Outcome(

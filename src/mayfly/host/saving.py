@@ -20,6 +20,7 @@ from mayfly.engine.suspend import flush_saved
 from mayfly.engine.suspend import suspend as suspend_machine
 from mayfly.engine.template import find_template
 from mayfly.errors import Conflict, MayflyError, Quota
+from mayfly.host import cgroups
 from mayfly.host.caller import Caller
 from mayfly.host.limits import Held, no_room_to_keep
 from mayfly.host.loop import Task, Wait
@@ -46,7 +47,7 @@ log = logging.getLogger("mayfly.host")
 def suspend(service: Service, caller: Caller, message: Message) -> Step[None]:
     """Write a machine to disk and free its memory."""
     hosted = yield from ready(service, caller, message, State.RUNNING, State.PAUSED)
-    if hosted.caller is not None or hosted.visitor is not None:
+    if hosted.caller is not None or hosted.visitor is not None or hosted.sessions:
         raise Conflict(
             f"somebody is connected to machine '{hosted.id}', whose streams cannot be put on disk",
             hint="machines that stay ('mayfly run --detach') can be suspended when left",
@@ -222,7 +223,11 @@ def _resume_body(service: Service, hosted: Hosted) -> Callable[[Channel], None]:
 def _into_cgroup(service: Service, hosted: Hosted) -> None:
     right = service.rights.find(hosted.record.job) if hosted.record.job else None
     if right is not None and right.cgroup and hosted.machine is not None:
-        put_into_cgroup(hosted.machine.process.pid, right.cgroup)
+        pid = hosted.machine.process.pid
+        if right.shared:
+            cgroups.settle_in(pid, right.cgroup, cgroups.EXTERN)
+        else:
+            put_into_cgroup(pid, right.cgroup)
 
 
 def _reconnect_network(service: Service, hosted: Hosted) -> Step[None]:

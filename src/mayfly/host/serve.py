@@ -19,11 +19,12 @@ from mayfly.engine.linux import checked
 from mayfly.engine.probe import probe_qemu
 from mayfly.engine.template import Engine, sweep_templates
 from mayfly.errors import Conflict, Denied, MayflyError, Unavailable
-from mayfly.host import line, pool, trust
+from mayfly.host import line, pool, trust, usage
 from mayfly.host.administration import DRAINED
 from mayfly.host.adopt import adopt_all
 from mayfly.host.door import close_door, listen, open_door
 from mayfly.host.expiry import end_expired
+from mayfly.host.jobends import end_jobs, watch_jobs
 from mayfly.host.limits import overhead_mib, shape_for
 from mayfly.host.logs import LogStore
 from mayfly.host.loop import Task
@@ -160,6 +161,7 @@ def _run(service: Service, door: socket.socket) -> None:
     trust.begin(service)
     pool.rethink(service)
     _tidy(service)
+    watch_jobs(service)
     if service.settings.metrics_file is not None:
         _write_metrics(service, service.settings.metrics_file)
     _say_ready()
@@ -199,12 +201,9 @@ def _tidy(service: Service) -> None:
     """Do what is due now and then."""
     adopt_all(service)
     end_expired(service)
-    for key in service.rights.expired():
-        service.rights.unregister(key)
-        for hosted in service.table:
-            if hosted.record.job == key:
-                end(service, hosted, "the time of its job is over")
+    end_jobs(service, service.rights.expired(), "the time of its job is over")
     service.loop.spawn(_sweep_logs(service))
+    usage.prune(service.settings.state / usage.DIRECTORY, time.time())
     _follow_qemu(service)
     service.loop.later(TIDY_S, lambda: _tidy(service))
 

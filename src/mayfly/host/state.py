@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mayfly import __version__
@@ -26,7 +26,7 @@ from mayfly.host.metrics import Gauges, Metrics
 from mayfly.host.peer import Accounts
 from mayfly.host.permission import Gate
 from mayfly.host.request import Request
-from mayfly.host.rights import Rights
+from mayfly.host.rights import Right, Rights
 from mayfly.host.settings import HostSettings, Standby
 from mayfly.host.templates import Kind, Templates
 from mayfly.images.catalogue import Catalogue
@@ -51,6 +51,26 @@ class Hosted:
     """Whose job runs in it."""
     visitor: Caller | None = None
     """Who has entered it."""
+    sessions: set[Caller] = field(default_factory=set)
+    """Those of a job that shares it."""
+    fresh: bool = False
+    """Whether nothing has run yet in one that is shared."""
+    bringing: Caller | None = None
+    """Who brings the job's working directory just now: others of the job wait for it."""
+    oom_kills: int = 0
+    """What the kernel had ended in its job, for want of memory, when it was handed over."""
+    right: Right | None = None
+    """By which it was given."""
+    start_ms: dict[str, float] = field(default_factory=dict)
+    """How long each step of its start took."""
+    used: dict[str, int | float] = field(default_factory=dict)
+    """What it had used when it was looked at last."""
+    noted: bool = False
+    """Whether that was written down for good."""
+    used_up: bool = False
+    """Whether the kernel has ended it because its job's memory was used up."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What each process of the job has in its environment here."""
     client: int = -1
     """pidfd of the process that has it, or -1."""
     sha512: str = ""
@@ -145,6 +165,18 @@ class Hot:
 
 
 @dataclass(slots=True)
+class Joining:
+    """Processes of one job that want into its machine."""
+
+    waiting: list[Caller] = field(default_factory=list)
+    bringing: set[Caller] = field(default_factory=set)
+    """Those of them that would bring the working directory."""
+    maker: Caller | None = None
+    """Whose it is to have the machine made, until that begins."""
+    letting_in: bool = False
+
+
+@dataclass(slots=True)
 class Service:
     """Everything together."""
 
@@ -160,6 +192,12 @@ class Service:
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)
     line: dict[str, Request] = field(default_factory=dict)
+    joining: dict[str, Joining] = field(default_factory=dict)
+    """By the key of the job's right."""
+    registered: Counter[str] = field(default_factory=Counter)
+    """How many processes of a job that shares its machine are registered now."""
+    over: set[str] = field(default_factory=set)
+    """Keys of jobs of which nothing ran when that was looked at last."""
     served: dict[int, int] = field(default_factory=dict)
     """By uid, the number of the last turn, as long as somebody waits."""
     told: dict[str, int] = field(default_factory=dict)

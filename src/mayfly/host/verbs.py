@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from mayfly.errors import Conflict, Failed
-from mayfly.host import administration, line, machines, operations, points, saving, stripping
+from mayfly.host import (
+    administration,
+    joining,
+    line,
+    machines,
+    operations,
+    points,
+    saving,
+    stripping,
+    usage,
+)
 from mayfly.host.caller import Caller
 from mayfly.host.guard import guarded
 from mayfly.host.loop import Task
@@ -61,6 +71,8 @@ def _quick(answer: Callable[[Service, Caller, Message], None], *, root_only: boo
 
 VERBS: dict[str, Verb] = {
     "claim": _slow(line.claim),
+    "join": _quick(joining.join),
+    "begun": _quick(joining.begun),
     "list": _quick(machines.list_machines),
     "show": _quick(machines.show),
     "logs": _with(machines.logs),
@@ -73,6 +85,7 @@ VERBS: dict[str, Verb] = {
     "snapshots": _with(points.snapshots),
     "revert": _with(points.revert),
     "strip": _with(stripping.strip),
+    "usage": _slow(usage.show_usage),
     "pause": _with(operations.pause),
     "status": _quick(administration.status),
     "metrics": _quick(administration.metrics),

@@ -16,6 +16,7 @@ from mayfly.engine.machine import Machine
 from mayfly.engine.records import Record, is_alive
 from mayfly.engine.watch import CONSOLE_LOG, Signs
 from mayfly.errors import MayflyError
+from mayfly.host import cgroups, usage
 from mayfly.host.logs import BOOT_LOG
 from mayfly.host.loop import Task, Wait
 from mayfly.host.qemu import LAST_WORDS_S, last_console
@@ -39,7 +40,7 @@ def watch(service: Service, hosted: Hosted) -> None:
         os.set_blocking(fd, False)
     hosted.signs = hosted.signs or Signs(machine.process, patience_s=LAST_WORDS_S)
     service.loop.watch(machine.process.monitor.fileno(), lambda: _look(service, hosted))
-    service.loop.watch(machine.process.handle, lambda: end(service, hosted, "its QEMU ended"))
+    service.loop.watch(machine.process.handle, lambda: end(service, hosted, _why(service, hosted)))
     # What it said while somebody else talked with it has been read, but not looked at.
     service.loop.later(0, lambda: _look(service, hosted))
 
@@ -90,12 +91,22 @@ def _look(service: Service, hosted: Hosted) -> None:
         signs.look()
     except MayflyError:
         # Its descriptor would stay readable for ever; the end itself is seen by the pidfd.
-        end(service, hosted, signs.reason or "its QEMU ended")
+        end(service, hosted, signs.reason or _why(service, hosted))
         return
     if signs.reason:
         end(service, hosted, signs.reason)
     elif (patience_s := signs.patience_s()) is not None:
         service.loop.later(patience_s + 0.01, lambda: _look(service, hosted))
+
+
+def _why(service: Service, hosted: Hosted) -> str:
+    """Say why a QEMU has ended by itself."""
+    right = service.rights.find(hosted.record.job)
+    if right is None or not right.shared or not right.cgroup:
+        return "its QEMU ended"
+    hosted.used_up = cgroups.oom_kills(right.cgroup) > hosted.oom_kills
+    granted = f"the {right.memory_mib} MiB of memory that the job was granted were used up"
+    return f"the kernel ended its QEMU: {granted}" if hosted.used_up else "its QEMU ended"
 
 
 def end(service: Service, hosted: Hosted, reason: str) -> None:
@@ -117,6 +128,7 @@ def _ending(service: Service, hosted: Hosted) -> Task:
     forget_client(service, hosted)
     with contextlib.suppress(MayflyError):
         hosted.write(replace(hosted.record, state=State.STOPPING, reason=hosted.doomed[:300]))
+    usage.note_end(service, hosted, hosted.doomed)
     machine = hosted.machine
     if machine is not None:
         if not hosted.is_standby:
@@ -165,13 +177,13 @@ def _tell(hosted: Hosted) -> None:
         # Nothing depends on that connection any more.
         hosted.visitor.machine = ""
         hosted.visitor = None
-    caller = hosted.caller
-    if caller is None:
-        return
     host_full = hosted.signs is not None and hosted.signs.host_full
-    who = Who.SITE if host_full else Who.MAYFLY
-    caller.tell({"type": "ended", "reason": hosted.doomed[:2000], "who": who.value})
-    caller.machine = ""
+    who = Who.SITE if host_full else Who.JOB if hosted.used_up else Who.MAYFLY
+    those = [*hosted.sessions, *([] if hosted.caller is None else [hosted.caller])]
+    for caller in those:
+        caller.tell({"type": "ended", "reason": hosted.doomed[:2000], "who": who.value})
+        caller.machine = ""
+    hosted.sessions.clear()
     hosted.caller = None
 
 

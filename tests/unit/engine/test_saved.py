@@ -47,6 +47,7 @@ SAVED = Saved(
     qemu="7.2.22",
     vmgenid=True,
     layers=LAYERS,
+    ports=31,
     sizes=SIZES,
     created_at=1_800_000_000.5,
     notes={"owner": 7, "allow": ["a:1"]},
@@ -76,6 +77,12 @@ def test_what_a_later_minor_version_adds_is_left_out(tmp_path: Path) -> None:
     assert read_saved(put(tmp_path / "s", stored(more=[1]))) == SAVED
 
 
+def test_what_an_earlier_version_saved_has_the_ports_that_it_had(tmp_path: Path) -> None:
+    values = json.loads(stored(format=1))
+    del values["ports"]
+    assert read_saved(put(tmp_path / "s", json.dumps(values))) == replace(SAVED, ports=8)
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Missing, match="no saved machine"):
         read_saved(tmp_path / "nowhere")
@@ -85,7 +92,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 def test_another_format_is_not_guessed_at(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="another version"):
-        read_saved(put(tmp_path / "s", stored(format=2)))
+        read_saved(put(tmp_path / "s", stored(format=3)))
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_without_a_good_description_it_does_not_count(engine: Engine, text: str)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"format": 2}, {"shape": {"cpus": 1}}, {"files": [["state"]]}, {"colour": 1}]
+    "changes", [{"format": 1}, {"shape": {"cpus": 1}}, {"files": [["state"]]}, {"colour": 1}]
 )
 def test_a_description_of_another_version_does_not_count(
     engine: Engine, changes: dict[str, object]

@@ -64,6 +64,8 @@ class _Qemu:
         self._selector = selectors.DefaultSelector()
         self._parser = Parser()
         self._status = "running"
+        self._sessions = 0
+        self._visits: list[str] = []
         # A socket's path is short, that of a test's directory need not be.
         short = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         for name in SOCKETS:
@@ -85,6 +87,7 @@ class _Qemu:
         if name == "qmp":
             _send(port, b'{"QMP": {}}\n')
         self._parser = Parser() if name == "control" else self._parser
+        self._sessions += name == "session"
         hear = {"qmp": self._command, "control": self._request}.get(name, self._nothing)
         self._on(port, lambda: self._hear(port, hear))
 
@@ -98,6 +101,7 @@ class _Qemu:
         if not data:
             self._selector.unregister(port)
             port.close()
+            self._sessions -= hear == self._nothing
             return
         hear(port, data)
 
@@ -111,10 +115,17 @@ class _Qemu:
             if name in self._script.deaf:
                 continue
             self._status = {"stop": "paused", "cont": "running"}.get(name, self._status)
+            if name == "chardev-add":
+                self._visits.append(asked["arguments"]["id"])
             value = self._value(name)
             _send(port, json.dumps({"return": value, "id": asked["id"]}).encode() + b"\n")
 
     def _value(self, command: str) -> object:
+        if command == "query-chardev":
+            # Those that were added are never left, as far as this one knows.
+            session = "unix:" if self._sessions else "disconnected:unix:"
+            added = [{"label": label, "filename": "unix:"} for label in self._visits]
+            return [{"label": "session", "filename": session}, *added]
         known = {"ringbuf-read": self._script.console, "query-status": {"status": self._status}}
         return known.get(command, {})
 

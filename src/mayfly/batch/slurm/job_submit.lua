@@ -10,8 +10,16 @@ end
 local function mayfly_refusal(job)
    if mayfly_image(job) == "none" then return nil end
    for _, name in ipairs({"gres", "tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket"}) do
-      if tostring(job[name]):find("gpu") then
-         return "a machine has no GPU: submit the job without --vm-image, or without GPUs"
+      local asked = tostring(job[name])
+      for _, gpu in ipairs({"gpu", "mps", "shard"}) do
+         if asked:find(gpu) then
+            return "a machine has no GPU: submit the job without --vm-image, or without GPUs"
+         end
+      end
+      for _, card in ipairs({"nic", "hfi", "hca", "sriov"}) do
+         if asked:find(card) then
+            return "a machine has no network card of the host: submit the job without --vm-image"
+         end
       end
    end
    if job.shared == 0 and job.min_nodes > 1 and job.min_nodes < 0xfffffffe then

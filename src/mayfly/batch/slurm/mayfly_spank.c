@@ -205,24 +205,37 @@ static int keep_option(int val, const char *text, int remote)
     exit(status < 0 ? 1 : status);
 }
 
+/* slurmd has told its stepds; where it has not, the host is the node. */
+static const char *node_name(void)
+{
+    static char name[128];
+    const char *told = getenv("SLURMD_NODENAME");
+    if (told)
+        return told;
+    if (gethostname(name, sizeof name - 1))
+        return "";
+    name[strcspn(name, ".")] = 0;
+    return name;
+}
+
 static int task_words(spank_t sp, char **words)
 {
-    uint32_t job = 0, step = 0, nodes = 0, local = 0, array = 0, element = 0, restart = 0;
+    uint32_t job = 0, step = 0, local = 0, array = 0, element = 0, restart = 0;
     uint16_t cpus = 0;
-    uint32_t each = 0;
     uint64_t memory = 0;
+    char *cores = NULL, *step_cores = NULL;
     uid_t uid = (uid_t)-1;
     int task = 0, count = 1;
     spank_get_item(sp, S_JOB_ID, &job);
     spank_get_item(sp, S_JOB_STEPID, &step);
     spank_get_item(sp, S_JOB_UID, &uid);
-    spank_get_item(sp, S_JOB_NNODES, &nodes);
     spank_get_item(sp, S_JOB_LOCAL_TASK_COUNT, &local);
     spank_get_item(sp, S_JOB_NCPUS, &cpus);
-    spank_get_item(sp, S_STEP_CPUS_PER_TASK, &each);
     spank_get_item(sp, S_SLURM_RESTART_COUNT, &restart);
-    if (spank_get_item(sp, S_STEP_ALLOC_MEM, &memory) || !memory)
-        spank_get_item(sp, S_JOB_ALLOC_MEM, &memory);
+    /* All that the job has on this node: its steps share one machine. */
+    spank_get_item(sp, S_JOB_ALLOC_MEM, &memory);
+    spank_get_item(sp, S_JOB_ALLOC_CORES, &cores);
+    spank_get_item(sp, S_STEP_ALLOC_CORES, &step_cores);
     if (spank_get_item(sp, S_JOB_ARRAY_ID, &array) || spank_get_item(sp, S_JOB_ARRAY_TASK_ID,
                                                                      &element))
         array = 0;
@@ -231,10 +244,11 @@ static int task_words(spank_t sp, char **words)
     count = add_number(words, count, "step", step);
     count = add_number(words, count, "task", (unsigned long)task);
     count = add_number(words, count, "uid", uid);
-    count = add_number(words, count, "nodes", nodes);
     count = add_number(words, count, "tasks", local);
     count = add_number(words, count, "cpus", cpus);
-    count = add_number(words, count, "cpus_per_task", each);
+    count = add(words, count, "cores", cores ? cores : "");
+    count = add(words, count, "step_cores", step_cores ? step_cores : "");
+    count = add(words, count, "node", node_name());
     count = add_number(words, count, "memory_mib", memory);
     count = add_number(words, count, "restart", restart);
     count = add_number(words, count, "array", array);
@@ -306,19 +320,15 @@ int slurm_spank_task_init(spank_t sp, int ac, char **av)
     return 0;
 }
 
-/* As root, when a task has ended: its right is taken back, and nobody waits for it. The end of a
- * batch script is that of its job: there the epilog does it. */
+/* As root, when a task has ended: where no epilog does so at the end of the job, this is counted,
+ * and nobody waits for it. */
 int slurm_spank_task_exit(spank_t sp, int ac, char **av)
 {
     char *words[WORDS_MOST + 1] = {0};
     int count;
-    uint32_t step = 0;
     (void)ac;
     (void)av;
-    if (!spank_remote(sp) || !concerns_us())
-        return 0;
-    spank_get_item(sp, S_JOB_STEPID, &step);
-    if (has_epilog && step == SLURM_BATCH_SCRIPT)
+    if (!spank_remote(sp) || has_epilog || !concerns_us())
         return 0;
     count = task_words(sp, words);
     pid_t pid = fork();

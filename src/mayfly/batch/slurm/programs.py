@@ -7,12 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mayfly.batch.job import Fault, Ticket, refused, write_ticket
 from mayfly.batch.program import Call, Program, Site, call_of, end
 from mayfly.batch.registration import register as register_job
 from mayfly.batch.registration import unregister
-from mayfly.batch.slurm.task import ask_slurm, find_cgroup, job_of, number, split_words
+from mayfly.batch.slurm.task import (
+    ask_slurm,
+    find_cgroup,
+    job_of,
+    node_of,
+    number,
+    split_words,
+    step_name,
+)
 from mayfly.batch.wish import parse_wish
 from mayfly.errors import MayflyError
 
@@ -61,15 +70,19 @@ def ticket_of(site: Site, facts: Mapping[str, str], options: Mapping[str, str]) 
         wish = parse_wish(options)
         known = ask_slurm(number(facts, "job"))
         cgroup = find_cgroup(number(facts, "job"))
-        return register_job(job_of(facts, site.cluster, known, cgroup), wish, site.settings())
+        job = job_of(facts, site.cluster, known, cgroup)
+        ticket = register_job(job, wish, site.settings())
     except MayflyError as error:
-        return refused(plain, error)
+        ticket = refused(plain, error)
+    return replace(ticket, step=step_name(facts))
 
 
 def release(call: Call) -> int:
-    """Root's, when a task has ended: take its right back."""
+    """Root's, when a task has ended, where Slurm does not tell of the end of jobs."""
     facts, _ = split_words(call.words)
-    return _unregister(job_of(facts, call.site.cluster).key, call.site)
+    # Which try of the job it was the controller alone knows; there is only one at a time.
+    key = f"{call.site.cluster}/{number(facts, 'job')}/{node_of(facts)}.*"
+    return _unregister(key, call.site, one=True)
 
 
 def epilog(call: Call) -> int:
@@ -77,15 +90,17 @@ def epilog(call: Call) -> int:
 
     Always succeeds: Slurm would take a host whose epilog fails out of service.
     """
-    job = call.environ.get("SLURM_JOB_ID", "")
+    job, node = call.environ.get("SLURM_JOB_ID", ""), call.environ.get("SLURMD_NODENAME", "")
     if job.isascii() and job.isdigit():
-        _unregister(f"{call.site.cluster}/{job}/*", call.site)
+        # A host may be several nodes.
+        part = f"{node}.*" if node else "*"
+        _unregister(f"{call.site.cluster}/{job}/{part}", call.site)
     return 0
 
 
-def _unregister(key: str, site: Site) -> int:
+def _unregister(key: str, site: Site, *, one: bool = False) -> int:
     try:
-        unregister(key, site.settings())
+        unregister(key, site.settings(), one=one)
     except MayflyError as error:
         print(f"mayfly: {error.message}", file=sys.stderr)
         return 1

@@ -19,6 +19,8 @@ ARGV0 = "MAYFLY_ARGV0"
 SCRIPT = "slurm_script"
 """What slurmd calls the script of a batch job, in a directory of its own."""
 COMMENT_LONGEST = 200
+OURS = "mayfly: "
+"""How a comment of ours on a job begins."""
 CONTROL_LIMIT_S = 30.0
 
 
@@ -33,7 +35,8 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
         ticket = Ticket(
             system="slurm",
             job=environ.get("SLURM_JOB_ID", ""),
-            key=f"-/{environ.get('SLURM_JOB_ID', '')}/batch",
+            key="",
+            step="" if "SLURM_STEP_ID" in environ else "batch",
             restart=_restarts(environ),
             fault=Fault.MAYFLY,
             reason=error.message,
@@ -64,7 +67,7 @@ def _try_again(
     ticket: Ticket, ended: Ended, environ: Mapping[str, str], settings: BatchSettings
 ) -> None:
     """Give a batch job back to Slurm, to be begun again on another host where there is one."""
-    if "batch" not in ticket.key.rpartition("/")[2]:
+    if ticket.step != "batch":
         say("the step is not begun again: its user decides")
         return
     if ticket.restart >= settings.tries:
@@ -74,8 +77,8 @@ def _try_again(
         # Its end is none of ours: it was cancelled, or its time is over.
         return
     job = ticket.job
-    reason = f"mayfly: {ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
-    _update(job, f"comment={reason}")
+    reason = f"{OURS}{ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
+    _explain(job, reason)
     elsewhere = _others(environ)
     # Slurm ends this step as soon as it has taken the job back.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -87,6 +90,21 @@ def _try_again(
     if elsewhere:
         # Not before: of a job that runs this cannot be changed.
         _update(job, f"excnodelist={environ.get('SLURMD_NODENAME', '')}")
+
+
+def _explain(job: str, reason: str) -> None:
+    """Have squeue show why a job came back, unless its user has put something there himself.
+
+    What root has for that, ``AdminComment``, users cannot change.
+    """
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%k"]
+    try:
+        own = run(argv, timeout_s=CONTROL_LIMIT_S).text().strip()
+    except Failed as error:
+        say(error.message)
+        return
+    if own in ("", "(null)") or own.startswith(OURS):
+        _update(job, f"comment={reason}")
 
 
 def _is_wanted(job: str) -> bool:

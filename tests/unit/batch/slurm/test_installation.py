@@ -119,8 +119,8 @@ def test_the_programs_run_by_themselves(site: Path) -> None:
     mayfly(site, "install")
     for name in NAMES:
         assert os.access(site / "lib/programs" / name, os.X_OK)
-    words = ["job=1", "step=0", "task=0", "uid=1", "tasks=1", "cpus=1", "cpus_per_task=0"]
-    words += ["memory_mib=640", "restart=0", "array=0", "vm-image=../x"]
+    words = ["job=1", "step=0", "task=0", "uid=1", "tasks=1", "cpus=1", "cores=0", "node=n1"]
+    words += ["step_cores=0", "memory_mib=640", "restart=0", "array=0", "vm-image=../x"]
     env = {"PATH": "/usr/bin:/bin", "SLURM_CONF": "/dev/null"}
     done = subprocess.run(
         [site / "lib/programs/register", *words], env=env, capture_output=True, check=False

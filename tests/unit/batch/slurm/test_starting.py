@@ -14,12 +14,17 @@ from mayfly.batch.settings import BatchSettings
 from mayfly.batch.slurm.starting import payload_of, start_task
 
 LOST = Ticket(
-    system="slurm", job="17", key="lab/17/batch.0.0", fault=Fault.MAYFLY, reason="no\nservice"
+    system="slurm",
+    job="17",
+    key="lab/17/n1.0",
+    step="batch",
+    fault=Fault.MAYFLY,
+    reason="no\nservice",
 )
 COMMAND = """#!/bin/sh
 echo "${0##*/} $*" >>"$LOG"
 case ${0##*/} in
-squeue) echo "$STATE" ;;
+squeue) case $* in *%k) echo "$COMMENT" ;; *) echo "$STATE" ;; esac ;;
 sinfo) printf 'n1\\nn2\\n' ;;
 esac
 """
@@ -34,6 +39,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STATE", "RUNNING")
+    monkeypatch.setenv("COMMENT", "(null)")
     monkeypatch.setenv("MAYFLY_HOST_SOCKET", "none")
     (tmp_path / "log").touch()
     before = signal.getsignal(signal.SIGTERM)
@@ -60,6 +66,16 @@ def test_when_mayfly_fails_the_job_goes_back_to_slurm(log: Path, ticket: Ticket 
     assert called.endswith("scontrol update jobid=17 excnodelist=n1\n")
 
 
+@pytest.mark.parametrize(("comment", "ours"), [("mayfly: before", True), ("my own words", False)])
+def test_what_the_user_has_put_beside_his_job_stays(
+    log: Path, monkeypatch: pytest.MonkeyPatch, comment: str, *, ours: bool
+) -> None:
+    monkeypatch.setenv("COMMENT", comment)
+    assert start(LOST) == 125
+    assert requeued(log)
+    assert ("comment=mayfly: " in log.read_text()) is ours
+
+
 def test_the_jobs_own_mistake_is_the_jobs(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(replace(LOST, fault=Fault.JOB, hint="mend it")) == 125
     assert not requeued(log)
@@ -76,7 +92,7 @@ def test_a_job_that_is_to_end_does_not_come_back(
     assert not requeued(log)
 
 
-@pytest.mark.parametrize("ticket", [replace(LOST, restart=3), replace(LOST, key="lab/17/0.0.0")])
+@pytest.mark.parametrize("ticket", [replace(LOST, restart=3), replace(LOST, step="0")])
 def test_not_for_ever_and_not_a_step(log: Path, ticket: Ticket) -> None:
     assert start(ticket) == 125
     assert not requeued(log)
