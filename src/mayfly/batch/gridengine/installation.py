@@ -109,6 +109,7 @@ class GridEngine:
             *(_there(programs / name) for name in NAMES),
             *_of_the_cell(cell, programs),
             _complexes(known),
+            _submit_hosts(),
             *(finding for name in queues for finding in _of_queue(name)),
         ]
 
@@ -298,6 +299,19 @@ def _complexes(known: Mapping[str, str]) -> Finding:
     lacking = [name for name in COMPLEXES if name not in known]
     detail = f"lacking: {' '.join(lacking)}" if lacking else " ".join(COMPLEXES)
     return Finding(name="complexes", ok=not lacking, detail=detail)
+
+
+def _submit_hosts() -> Finding:
+    """Say whether what became of a job can be put on it: only submit hosts may."""
+    lacking = sorted(set(show("-sel").split()) - set(show("-ss").split()))
+    told = f"no submit hosts: {' '.join(lacking[:20])}; 'qconf -as HOST' makes one"
+    return Finding(
+        name="submit hosts",
+        ok=not lacking,
+        detail=told
+        if lacking
+        else "all execution hosts: the reason of a failure is put on the job",
+    )
 
 
 def _of_queue(name: str) -> list[Finding]:
