@@ -83,12 +83,15 @@ PARALLEL = {
 QUEUE_CHANGES = {
     "slots": "4",
     "pe_list": "smp",
+    "notify": "00:00:02",
     # Tests run beside other work: a high load must not stop them.
     "load_thresholds": "NONE",
 }
 GLOBAL_CHANGES = {
     "load_report_time": "00:00:02",
     "finished_jobs": "1000",
+    "min_uid": "0",
+    "min_gid": "0",
     "reporting_params": "accounting=true reporting=false flush_time=00:00:15 "
     "accounting_flush_time=00:00:00 joblog=false sharelog=00:00:00",
 }
@@ -130,13 +133,12 @@ class Cell:
         cwd: Path | str = "/",
         stdin: str | bytes = "",
         env: Mapping[str, str] | None = None,
-        at: str = "",
         limit_s: float = JOB_LIMIT_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as a user, to its end; ``at``: on which host, else on the master's."""
+        """Run a command as a user on the master's host, to its end."""
         become = [] if user == "root" else ["runuser", "-u", user, "--"]
         done = subprocess.run(
-            [*self.at(at, cwd), *become, *argv],
+            [*self.at(self.master, cwd), *become, *argv],
             check=False,
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
@@ -149,7 +151,7 @@ class Cell:
 
     def at(self, host: str, cwd: Path | str) -> list[str]:
         """Give what runs a command on a host."""
-        return [] if self.lan is None else self.lan.at(host or self.master, cwd)
+        return [] if self.lan is None else self.lan.at(host, cwd)
 
     @property
     def master(self) -> str:
@@ -168,8 +170,13 @@ class Cell:
         wait_until(lambda: self.run("qconf", "-sh").returncode == 0, "the master to answer")
         self._configure()
         for host in self.hosts:
-            self.run("sge_execd", at=host, limit_s=ANSWER_LIMIT_S)
+            self.start_execd(host)
         wait_until(self.is_ready, "the execution hosts to answer", limit_s=ANSWER_LIMIT_S)
+
+    def start_execd(self, host: str) -> None:
+        """Start the daemon of an execution host."""
+        argv = [*self.at(host, "/"), "sge_execd"]
+        subprocess.run(argv, check=True, env=self.environment(), timeout=ANSWER_LIMIT_S)
 
     def is_ready(self) -> bool:
         """Tell whether the queue takes jobs on all hosts."""

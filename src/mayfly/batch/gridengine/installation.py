@@ -198,6 +198,8 @@ def _queue(
         "prolog": f"root@{programs / 'prolog'}",
         "epilog": f"root@{programs / 'epilog'}",
         "starter_method": str(programs / "starter"),
+        "suspend_method": f"{programs / 'suspend'} $job_pid",
+        "resume_method": f"{programs / 'resume'} $job_pid",
     }
     for attribute, ours in hooks.items():
         theirs = values.get(attribute, NONE)

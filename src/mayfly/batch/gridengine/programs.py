@@ -30,7 +30,7 @@ from mayfly.batch.wish import parse_wish
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError
 
-NAMES = ("prolog", "epilog", "starter", "verifier", "sensor")
+NAMES = ("prolog", "epilog", "starter", "suspend", "resume", "verifier", "sensor")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ASK_LIMIT_S = 30.0
 REASON_LONGEST = 4096
@@ -192,6 +192,20 @@ def starter(call: Call) -> int:
         return IN_ERROR
 
 
+def suspend(call: Call) -> int:
+    """The user's: have his job stand still."""
+    from mayfly.batch.gridengine.pausing import suspend_task  # noqa: PLC0415
+
+    return suspend_task(call.site.cluster, call.words, call.environ, call.site.settings())
+
+
+def resume(call: Call) -> int:
+    """The user's: have his job go on."""
+    from mayfly.batch.gridengine.pausing import resume_task  # noqa: PLC0415
+
+    return resume_task(call.site.cluster, call.words, call.environ, call.site.settings())
+
+
 def verifier(call: Call) -> int:
     """Grid Engine's own user's, beside the master: answer for each job that is submitted."""
     from mayfly.batch.gridengine.desk import serve  # noqa: PLC0415 - not for each task
@@ -235,6 +249,8 @@ _PROGRAMS: Mapping[str, Program] = {
     "prolog": prolog,
     "epilog": epilog,
     "starter": starter,
+    "suspend": suspend,
+    "resume": resume,
     "verifier": verifier,
     "sensor": sensor,
 }
