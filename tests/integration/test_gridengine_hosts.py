@@ -35,7 +35,7 @@ endorsed = "optional"
 who = ["*"]
 images = ["{IMAGE}"]
 """
-JOBS, TASKS = 10, int(os.environ.get("MAYFLY_TEST_TASKS", "30"))
+JOBS, TASKS = 10, int(os.environ.get("MAYFLY_TEST_TASKS", "20"))
 TOO_LITTLE = 400 << 20
 """Bytes of addresses: a service lives with that, and no QEMU."""
 JOB = "echo $HOSTNAME >>$JOB_ID.$SGE_TASK_ID\n"

@@ -23,6 +23,7 @@ from mayfly.batch.gridengine.task import (
     tries_name,
     tries_of,
 )
+from mayfly.batch.gridengine.used import ask_used, used_words
 from mayfly.batch.job import Ticket, refused, write_ticket
 from mayfly.batch.program import Call, Program, call_of, end
 from mayfly.batch.registration import register, unregister
@@ -129,7 +130,12 @@ def epilog(call: Call) -> int:
         print(f"mayfly: {error.message}", file=sys.stderr)
         return 0
     try:
-        unregister(key, call.site.settings())
+        settings = call.site.settings()
+        unregister(key, settings)
+        for event in ask_used(key, settings)[:1]:
+            # Grid Engine has the epilog's standard error be the job's.
+            if words := used_words(event):
+                say(words)
     except MayflyError as error:
         # The service ends what belongs to a client that has gone, and rights have their time.
         print(f"mayfly: {error.message}", file=sys.stderr)
