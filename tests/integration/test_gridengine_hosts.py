@@ -12,6 +12,7 @@ from signal import SIGTERM
 import pytest
 
 from tests.integration.gridengine import MARKS, QUEUE, Cell, cell_of
+from tests.integration.gridengine_site import POLICY
 from tests.integration.host import IMAGE, Host, host_of
 from tests.integration.namespaces import lan_of
 from tests.integration.people import Someone, somebody
@@ -27,13 +28,6 @@ requests = "registered"
 image = "{IMAGE}"
 least = 1
 most = 2
-"""
-POLICY = f"""\
-[policy]
-endorsed = "optional"
-[[policy.allow]]
-who = ["*"]
-images = ["{IMAGE}"]
 """
 JOBS, TASKS = 10, int(os.environ.get("MAYFLY_TEST_TASKS", "20"))
 TOO_LITTLE = 400 << 20
@@ -121,6 +115,9 @@ def test_a_sick_host_takes_no_jobs_away(site: Site) -> None:
     failed = [account for account in site.accounts(SICK) if account != ("0", "0")]
     # It was tried, and did not draw the jobs to itself; the standbys that it had did theirs.
     assert 1 <= len(failed) <= 20, failed
+    # What failed there was kept from there: this is in what it asked for in the end.
+    account = (site.cell.top / "default/common/accounting").read_text()
+    assert f"hostname=!{SICK}" in account, account
     assert sum(hosts == [WELL] for hosts in ran.values()) >= JOBS + TASKS - 2, ran
     sick.restart(SIGTERM)
     wait_until(lambda: site.ready(SICK), "the host to be well again", limit_s=60)
