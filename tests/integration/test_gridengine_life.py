@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import pytest
 
 from tests.integration.gridengine import MARKS, QUEUE
 from tests.integration.gridengine_site import VM, Site, made, nothing_left, site
-from tests.integration.host import User
+from tests.integration.host import IMAGE, User
 from tests.integration.people import somebody
 from tests.integration.waiting import wait_until
 
@@ -70,6 +71,11 @@ def test_a_suspended_job_stands_still_with_its_machine(site: Site) -> None:
     wait_until(lambda: "vm_state=paused" in site.cell.ask(*shown), "that to be shown")
     (site.work / "go").touch()
     assert site.cell.states(job) == ["s"]
+    env = {"MAYFLY_HOST_SOCKET": str(site.host.socket)}
+    told = site.cell.run(*site.host.argv("job", "show", str(job), "--json"), env=env)
+    shown_too = json.loads(told.stdout)
+    assert shown_too["systems"]["gridengine"]["vm_image"] == IMAGE
+    assert [each["state"] for each in shown_too["machines"]] == ["paused"]
     site.cell.run("qmod", "-usj", str(job), user=site.user.name)
     assert ended(site, job)["exit_status"] == "0"
 

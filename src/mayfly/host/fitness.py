@@ -14,6 +14,8 @@ FAILURES = 3
 """In a row, of all images together, before a host is called sick."""
 PROBATION_S = 60.0
 """After so long without a failure it is tried again."""
+WELL_S = 3600.0
+"""So long an image of which a machine was made speaks for the host."""
 OURS = (Failed, Unavailable, Quota)
 """What may be the host's doing; all other errors are the request's."""
 
@@ -57,4 +59,8 @@ class Fitness:
         return f"the last {sum(failures)} machines could not be made: {last.reason}"
 
     def _lately(self, now: float) -> dict[str, _Seen]:
-        return {name: seen for name, seen in self._seen.items() if now - seen.at < PROBATION_S}
+        return {
+            name: seen
+            for name, seen in self._seen.items()
+            if now - seen.at < (PROBATION_S if seen.failures else WELL_S)
+        }

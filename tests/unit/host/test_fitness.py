@@ -31,9 +31,14 @@ def test_one_machine_that_is_made_makes_it_well() -> None:
 
 
 def test_an_image_that_boots_nowhere_is_no_fault_of_the_host() -> None:
-    fitness = sick()
-    fitness.made("el8", 9.0)
-    assert fitness.trouble(11.0) == ""
+    fitness = Fitness()
+    fitness.made("el8", 10.0)
+    for at in (1000.0, 1001.0, 1002.0, 1003.0):
+        fitness.failed("el9", BROKEN, at)
+    assert fitness.trouble(1003.0) == ""
+    # Until that one fails, too.
+    fitness.failed("el8", BROKEN, 1004.0)
+    assert "the last 5 machines" in fitness.trouble(1004.0)
 
 
 def test_after_a_while_it_is_tried_again() -> None:
