@@ -76,7 +76,9 @@ def made(warm_home: Path) -> Iterator[Site]:
             site = Site(cell=cell, host=host, user=user)
             site.work.mkdir()
             os.chown(site.work, user.uid, user.uid)
-            wait_until(lambda: "vm_ready" in cell.ask("qhost", "-F", "vm_ready"), "the sensor")
+            wait_until(
+                lambda: "vm_ready" in cell.ask("qhost", "-F", "vm_ready"), "the sensor", limit_s=90
+            )
             yield site
 
 

@@ -99,7 +99,7 @@ def test_a_sick_host_takes_no_jobs_away(site: Site) -> None:
     sick = site.hosts[SICK]
     for name, host in site.hosts.items():
         host.refilled()
-        wait_until(lambda name=name: site.ready(name), f"{name}")  # type: ignore[misc]
+        wait_until(lambda name=name: site.ready(name), name, limit_s=90)  # type: ignore[misc]
     make_sick(sick)
     numbers = [site.submit("-j", "y") for _ in range(JOBS)]
     array = site.submit("-j", "y", "-t", f"1-{TASKS}")
