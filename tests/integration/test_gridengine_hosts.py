@@ -115,9 +115,6 @@ def test_a_sick_host_takes_no_jobs_away(site: Site) -> None:
     failed = [account for account in site.accounts(SICK) if account != ("0", "0")]
     # It was tried, and did not draw the jobs to itself; the standbys that it had did theirs.
     assert 1 <= len(failed) <= 20, failed
-    # What failed there was kept from there: this is in what it asked for in the end.
-    account = (site.cell.top / "default/common/accounting").read_text()
-    assert f"hostname=!{SICK}" in account, account
     assert sum(hosts == [WELL] for hosts in ran.values()) >= JOBS + TASKS - 2, ran
     sick.restart(SIGTERM)
     wait_until(lambda: site.ready(SICK), "the host to be well again", limit_s=60)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mayfly.batch.ending import say
-from mayfly.batch.gridengine.elsewhere import elsewhere, joined, parse_resources, ready_hosts
 from mayfly.batch.gridengine.request import VARIABLE, read_request
 from mayfly.batch.gridengine.starting import IN_ERROR, REASON, TICKET
 from mayfly.batch.gridengine.task import (
@@ -157,16 +156,13 @@ def read_reason(path: Path) -> str:
 
 
 def _tell(config: Mapping[str, str], reason: str) -> int:
-    """Put the reason on the job, count, and send it elsewhere.
-
-    A job that cannot be counted is set aside.
-    """
+    """Put the reason on the job, and count; a job that cannot be counted is set aside."""
     job, task = config.get("job_id", ""), config.get("ja_task_id", "")
     try:
         shown = _shown(config)
         tries = tries_of(parse_context(shown), task) + 1
         told = f"vm_reason={context_value(reason)},{tries_name(task)}={tries}"
-        argv = ["qalter", "-ac", told, *_elsewhere(config, shown), job]
+        argv = ["qalter", "-ac", told, job]
         done = run(argv, timeout_s=ASK_LIMIT_S, check=False)
         if done.code != 0:
             # What qalter(1) has to say is on its standard output.
@@ -175,13 +171,6 @@ def _tell(config: Mapping[str, str], reason: str) -> int:
         print(f"mayfly: cannot say on the job why: {error.message}", file=sys.stderr)
         return IN_ERROR
     return 0
-
-
-def _elsewhere(config: Mapping[str, str], shown: str) -> list[str]:
-    """Give what keeps the job from this host, if another one takes it."""
-    here = config.get("host", "")
-    wanted = elsewhere(parse_resources(shown), here, ready_hosts(config.get("queue", "")))
-    return ["-l", joined(wanted)] if wanted else []
 
 
 # --- others --------------------------------------------------------------------------------------
