@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.host import Host
+from tests.integration.namespaces import Lan
 from tests.integration.waiting import gone, wait_until
 
 LIBRARY = Path("/usr/lib/gridengine")
@@ -30,6 +31,8 @@ ADMIN = "sgeadmin"
 HOST = "localhost"
 QUEUE, PLAIN = "virt", "plain"
 """Only the first gets machines."""
+GIDS = 20_000
+"""The first of the groups by which processes of a job are known, a hundred for each host."""
 ANSWER_LIMIT_S = 30
 JOB_LIMIT_S = 90
 MARKS = [
@@ -78,13 +81,20 @@ PARALLEL = {
     "qsort_args": "NONE",
 }
 QUEUE_CHANGES = {
-    "hostlist": HOST,
     "slots": "4",
     "pe_list": "smp",
+    "notify": "00:00:02",
     # Tests run beside other work: a high load must not stop them.
     "load_thresholds": "NONE",
 }
-GLOBAL_CHANGES = {"load_report_time": "00:00:02", "finished_jobs": "1000"}
+GLOBAL_CHANGES = {
+    "load_report_time": "00:00:02",
+    "finished_jobs": "1000",
+    "min_uid": "0",
+    "min_gid": "0",
+    "reporting_params": "accounting=true reporting=false flush_time=00:00:15 "
+    "accounting_flush_time=00:00:00 joblog=false sharelog=00:00:00",
+}
 SCHEDULER_CHANGES = {
     "schedule_interval": "0:0:1",
     "flush_submit_sec": "1",
@@ -100,6 +110,9 @@ class Cell:
     ports: tuple[int, int]
     extra: dict[str, str] = field(default_factory=dict)
     """More of the daemons' environment, and so of the hooks'."""
+    hosts: tuple[str, ...] = (HOST,)
+    """Execution hosts; without a network of their own that is this computer."""
+    lan: Lan | None = None
 
     def environment(self) -> dict[str, str]:
         """Give what makes a command ask this one."""
@@ -122,10 +135,10 @@ class Cell:
         env: Mapping[str, str] | None = None,
         limit_s: float = JOB_LIMIT_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as a user, to its end."""
+        """Run a command as a user on the master's host, to its end."""
         become = [] if user == "root" else ["runuser", "-u", user, "--"]
         done = subprocess.run(
-            [*become, *argv],
+            [*self.at(self.master, cwd), *become, *argv],
             check=False,
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
@@ -135,6 +148,15 @@ class Cell:
         )
         out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def at(self, host: str, cwd: Path | str) -> list[str]:
+        """Give what runs a command on a host."""
+        return [] if self.lan is None else self.lan.at(host, cwd)
+
+    @property
+    def master(self) -> str:
+        """What the master's host is called."""
+        return HOST if self.lan is None else self.lan.names[0]
 
     def ask(self, *argv: str) -> str:
         """Run a command of root's that must do, and give its output."""
@@ -147,29 +169,44 @@ class Cell:
         self.run("sge_qmaster", limit_s=ANSWER_LIMIT_S)
         wait_until(lambda: self.run("qconf", "-sh").returncode == 0, "the master to answer")
         self._configure()
-        self.run("sge_execd", limit_s=ANSWER_LIMIT_S)
-        wait_until(self.is_ready, "the execution host to answer", limit_s=ANSWER_LIMIT_S)
+        for host in self.hosts:
+            self.start_execd(host)
+        wait_until(self.is_ready, "the execution hosts to answer", limit_s=ANSWER_LIMIT_S)
+
+    def start_execd(self, host: str) -> None:
+        """Start the daemon of an execution host."""
+        argv = [*self.at(host, "/"), "sge_execd"]
+        subprocess.run(argv, check=True, env=self.environment(), timeout=ANSWER_LIMIT_S)
 
     def is_ready(self) -> bool:
-        """Tell whether the queue takes jobs."""
-        lines = [line for line in self.ask("qstat", "-f").splitlines() if line[:5] == f"{QUEUE}@"]
-        return bool(lines) and len(lines[0].split()) == 5 and "-NA-" not in lines[0]
+        """Tell whether the queue takes jobs on all hosts."""
+        lines = self._instances()
+        return all(len(words) == 5 and "-NA-" not in words for words in lines) and bool(lines)
 
     def queue_state(self) -> str:
         """Give the letters of what is wrong with the queue; "" when nothing is."""
-        lines = [line for line in self.ask("qstat", "-f").splitlines() if line[:5] == f"{QUEUE}@"]
-        words = lines[0].split()
-        return words[5] if len(words) > 5 else ""
+        return "".join(words[5] for words in self._instances() if len(words) > 5)
+
+    def _instances(self) -> list[list[str]]:
+        lines = self.ask("qstat", "-f", "-q", QUEUE).splitlines()
+        return [line.split() for line in lines if line.startswith(f"{QUEUE}@")]
 
     def _configure(self) -> None:
         self.change("-sconf", "-Mconf", GLOBAL_CHANGES, name="global")
         self.change("-ssconf", "-Msconf", SCHEDULER_CHANGES)
-        self.ask("qconf", "-as", HOST)
-        self.ask("qconf", "-Ae", self.file(EXEC_HOST))
+        self.ask("qconf", "-as", self.master)
+        for number, host in enumerate(self.hosts):
+            self.ask("qconf", "-ah", host)
+            self.ask("qconf", "-as", host)
+            self.ask("qconf", "-Ae", self.file({**EXEC_HOST, "hostname": host}))
+            # They see each other's processes, and end what has a number of theirs.
+            own = {"gid_range": f"{GIDS + number * 100}-{GIDS + number * 100 + 99}"}
+            self.ask("qconf", "-Aconf", self.file(own, name=host))
         self.ask("qconf", "-Ap", self.file(PARALLEL))
         stock = parse_config(self.ask("qconf", "-sq"))
+        changes = {**QUEUE_CHANGES, "hostlist": " ".join(self.hosts)}
         for name in (QUEUE, PLAIN):
-            self.ask("qconf", "-Aq", self.file({**stock, "qname": name, **QUEUE_CHANGES}))
+            self.ask("qconf", "-Aq", self.file({**stock, "qname": name, **changes}))
 
     def change(self, show: str, modify: str, changes: Mapping[str, str], *, name: str = "") -> None:
         """Change some attributes of a configuration."""
@@ -195,11 +232,11 @@ class Cell:
         """Where the programs go that Grid Engine calls."""
         return self.top / "mayfly"
 
-    def set(self, host: Host, **settings: object) -> None:
-        """Write the site's settings."""
+    def set(self, host: Host, *, at: str = "", **settings: object) -> None:
+        """Write the site's settings, of one host if it is said which."""
         values = {"socket": str(host.socket), **settings}
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
-        (self.top / "batch.toml").write_text("".join(lines))
+        (self.top / f"batch.toml{at and '.'}{at}").write_text("".join(lines))
 
     def dumps(self) -> dict[str, str]:
         """Give the whole configuration, as it is shown."""
@@ -271,12 +308,15 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def cell_of() -> Iterator[Cell]:
-    """Give a Grid Engine that runs."""
+def cell_of(lan: Lan | None = None) -> Iterator[Cell]:
+    """Give a Grid Engine that runs; with a network the first of its hosts is the master's."""
     top = Path(tempfile.mkdtemp(prefix="mayfly-ge-", dir="/var/tmp"))
     top.chmod(0o755)
-    cell = Cell(top=top, ports=_free_ports())
+    cell = Cell(top=top, ports=_free_ports(), lan=lan, hosts=lan.names[1:] if lan else (HOST,))
     try:
+        if lan is not None:
+            for host in cell.hosts:
+                lan.own_file(host, top / f"batch.toml.{host}", top / "batch.toml")
         _make(cell)
         cell.start()
         yield cell
@@ -294,8 +334,9 @@ def _make(cell: Cell) -> None:
     for name in ("bin", "lib", "util", "utilbin"):
         (top / name).symlink_to(Path("/var/lib/gridengine") / name)
     (common / "bootstrap").write_text(BOOTSTRAP.format(spool=spool))
-    (common / "act_qmaster").write_text(f"{HOST}\n")
-    (common / "host_aliases").write_text(f"{HOST} {socket.gethostname()}\n")
+    (common / "act_qmaster").write_text(f"{cell.master}\n")
+    if cell.lan is None:
+        (common / "host_aliases").write_text(f"{HOST} {socket.gethostname()}\n")
     stock = parse_config((STOCK / "default-configuration").read_text())
     stock["execd_spool_dir"] = str(spool / "execd")
     (top / "configuration").write_text("".join(f"{k} {v}\n" for k, v in stock.items()))

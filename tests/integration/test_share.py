@@ -341,3 +341,20 @@ def test_the_server_ends_when_the_machine_closes_its_port(place: Path) -> None:
         guest.close()
         wait_until(lambda: gone(pid), "the server to end with the connection")
     assert gone(pid)
+
+
+def test_what_is_sent_to_the_job_ends_no_share(place: Path) -> None:
+    """Batch systems signal all processes of a job: they find them by group or control group."""
+    before = set(descendants(os.getpid()))
+    with start_share([ShareDir(path=place / "work")], account=USER) as fd:
+        servers = set(descendants(os.getpid())) - before
+        assert len(servers) >= 2
+        with mounted(fd, place / "mnt") as mount:
+            for pid in servers:
+                for which in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGXCPU):
+                    os.kill(pid, which)
+            # One that heeds them ends when it is given a processor, which a round trip allows for.
+            (mount / str(place / "work").lstrip("/") / "file").write_text("there")
+            assert not any(map(gone, servers))
+    assert (place / "work/file").read_text() == "there"
+    wait_until(lambda: all(map(gone, servers)), "the servers to end")

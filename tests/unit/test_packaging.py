@@ -50,6 +50,8 @@ ONLY_HERE = {
     "slurmd",
     "squashfs-tools",
     "xfsprogs",
+    "tcsh",
+    "zsh-static",
 }
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="makes a Debian package")
 

@@ -147,9 +147,17 @@ def read_journal(journal: Path) -> list[Entry]:
             raise Conflict(f"{journal} was written by another version of Mayfly")
         return [Entry(**{**each, "made": tuple(each["made"])}) for each in stored["files"]]
     except FileNotFoundError as error:
-        raise Missing("nothing is installed there, or not by this command") from error
+        raise not_installed(journal) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failed(f"cannot read what was installed, {journal}: {error}") from error
+
+
+def not_installed(journal: Path) -> Missing:
+    """Give what is said where there is no journal."""
+    return Missing(
+        f"nothing is installed there, or not by this command: there is no {journal}",
+        hint="'--programs DIR' names the directory of the programs, if it is not this one",
+    )
 
 
 def take_back(journal: Path) -> list[str]:

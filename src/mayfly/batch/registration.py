@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import grp
-import os
 import pwd
 from typing import Any
 
+from mayfly.batch.groups import groups_of
 from mayfly.batch.job import BatchJob, Ticket, refused
 from mayfly.batch.settings import BatchSettings
 from mayfly.batch.wish import Wish
@@ -112,8 +111,4 @@ def names_of(uid: int) -> tuple[str, tuple[str, ...]]:
         entry = pwd.getpwuid(uid)
     except KeyError:
         return f"user{uid}", ()
-    found = []
-    for gid in os.getgrouplist(entry.pw_name, entry.pw_gid):
-        with contextlib.suppress(KeyError):
-            found.append(grp.getgrgid(gid).gr_name)
-    return entry.pw_name, tuple(found)
+    return entry.pw_name, groups_of(entry.pw_name, entry.pw_gid)

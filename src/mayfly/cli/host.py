@@ -80,6 +80,8 @@ def _show_status(answer: dict[str, Any]) -> None:
     words = ", ".join(f"{count} {state}" for state, count in sorted(machines.items())) or "none"
     click.echo(f"mayfly {answer['version']}, {answer['accelerator']}")
     click.echo(f"takes requests  {'no: it is drained' if answer['draining'] else 'yes'}")
+    if answer.get("trouble"):
+        click.echo(f"trouble         {plain(answer['trouble'])}")
     click.echo(f"machines        {words}")
     if answer.get("untrusted"):
         click.echo(f"untrusted       {answer['untrusted']}: 'mayfly machine list' shows them")

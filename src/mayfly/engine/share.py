@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,16 @@ _NOT_FILES = frozenset(
     )
 )
 """File systems through which a process can be reached, or that mount more by themselves."""
+
+
+_THE_JOBS = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
+"""What batch systems send to all processes of a job, in whatever session.
+
+None is meant for a share, which ends with its maker: without it the job could not heed them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +207,7 @@ def mount_flags(options: frozenset[bytes], *, read_only: bool) -> int:
 
 def _guard(channel: socket.socket, server: Server) -> None:
     """Start the server in new namespaces, and end it when the maker ends this process."""
+    _leave_signals_to_the_job()
     unshare(_NAMESPACES | (linux.CLONE_NEWUSER if server.uid != 0 else 0))
     if server.uid != 0:
         map_own_ids(server.uid, server.gid, inside_uid=server.uid, inside_gid=server.gid)
@@ -210,6 +222,11 @@ def _guard(channel: socket.socket, server: Server) -> None:
             wait_for_end(channel)
         finally:
             child.kill()
+
+
+def _leave_signals_to_the_job() -> None:
+    for which in _THE_JOBS:
+        signal.signal(which, signal.SIG_IGN)
 
 
 def _open_as_user(server: Server) -> tuple[int, ...]:
@@ -236,6 +253,7 @@ def _open_directory(shared: ShareDir) -> int:
 
 def _become_server(server: Server) -> None:
     """Shut this process in and become sftp-server: returns only by an error."""
+    _leave_signals_to_the_job()  # What is ignored stays so in the program.
     os.umask(0o022)
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("tmpfs", NEW_ROOT, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")

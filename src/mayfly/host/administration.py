@@ -40,6 +40,7 @@ def status(service: Service, caller: Caller, _: Message) -> None:
         {
             "version": __version__,
             "draining": service.draining,
+            "trouble": service.fitness.trouble(time.monotonic()),
             "accelerator": service.engine.accelerator,
             "machines": dict(states),
             "waiting": len(service.line),
@@ -82,6 +83,8 @@ def _findings(service: Service) -> list[Finding]:
     for (name, _), hot in service.hot.items():
         found.append(_standby(service, name, hot))
     found.append(_rules(service))
+    trouble = service.fitness.trouble(time.monotonic())
+    found.append(Finding(name="machines", ok=not trouble, detail=trouble or "can be made"))
     found.append(
         Finding(
             name="in service",

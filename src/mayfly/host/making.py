@@ -14,7 +14,7 @@ from mayfly.engine.oneshot import template_for
 from mayfly.engine.reattach import handles, rebuild
 from mayfly.engine.records import Record, new_place, read_record, slot
 from mayfly.engine.template import MEMORY, Engine, Template, open_memory
-from mayfly.errors import Failed
+from mayfly.errors import Failed, MayflyError
 from mayfly.host.settings import Sharing
 from mayfly.host.state import Hosted, Service
 from mayfly.host.watching import end, watch
@@ -62,11 +62,14 @@ def make(service: Service, making: Making, heard: Heard) -> Step[Hosted]:
         )
         hosted.record = read_record(place.path)
         hosted.machine = rebuild(hosted.record, place, done.fds)
-    except BaseException:
+    except BaseException as error:
         _clear(service, hosted)
+        if isinstance(error, MayflyError) and not hosted.doomed:
+            service.fitness.failed(making.image.name, error, time.monotonic())
         raise
     finally:
         service.starting -= 1
+    service.fitness.made(making.image.name, time.monotonic())
     hosted.busy = ""
     watch(service, hosted)
     if hosted.doomed:

@@ -19,6 +19,7 @@ from mayfly.engine.watch import Signs
 from mayfly.errors import Missing
 from mayfly.host.caller import Caller
 from mayfly.host.demand import Demand
+from mayfly.host.fitness import Fitness
 from mayfly.host.limits import Bounds, Held, Need, bounds_of, need_of, why
 from mayfly.host.logs import LogStore
 from mayfly.host.loop import Loop, Timer
@@ -203,6 +204,7 @@ class Service:
     told: dict[str, int] = field(default_factory=dict)
     """The place that each one in the line was told last."""
     hot: dict[tuple[str, Shape], Hot] = field(default_factory=dict)
+    fitness: Fitness = field(default_factory=Fitness)
     accounts: Accounts = field(default_factory=Accounts)
     looking_up: set[int] = field(default_factory=set)
     """Uids whose names are being looked up."""

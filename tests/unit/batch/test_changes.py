@@ -102,8 +102,9 @@ def test_a_file_that_the_site_removed_stays_away(site: Path) -> None:
 
 
 def test_without_a_journal_nothing_is_taken_back(site: Path) -> None:
-    with pytest.raises(Missing, match="nothing is installed"):
+    with pytest.raises(Missing, match=f"nothing is installed .* no {site}/none") as told:
         take_back(site / "none")
+    assert "--programs" in told.value.hint
     for text in ("", "{}", "[]", '{"format": 1, "files": [{}]}'):
         (site / "journal").write_text(text)
         with pytest.raises(Failed, match="cannot read what was installed"):

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mayfly.batch.changes import not_installed
 from mayfly.command import Finished, run
-from mayfly.errors import Failed, MayflyError, Missing
+from mayfly.errors import Failed, MayflyError
 
 JOURNAL_FORMAT = 1
 ASK_LIMIT_S = 30.0
@@ -199,6 +200,6 @@ def read_journal(file: Path) -> list[Setting]:
         stored = json.loads(file.read_text())
         return [Setting(**each) for each in stored["settings"]]
     except FileNotFoundError as error:
-        raise Missing("nothing is installed there, or not by this command") from error
+        raise not_installed(file) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Failed(f"cannot read what was installed, {file}: {error}") from error

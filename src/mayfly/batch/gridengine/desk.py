@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import grp
-import os
+import contextlib
 import pwd
 from collections.abc import Callable, Iterable
 
 from mayfly.batch.admission import Counter
 from mayfly.batch.gridengine.verifier import Params, answer_for, converse
+from mayfly.batch.groups import groups_of
 from mayfly.batch.settings import BatchSettings
 from mayfly.batch.wish import Wish
 from mayfly.config import Paths
@@ -37,11 +37,9 @@ def person_of(params: Params) -> Person:
     """Give who submits, as the master knows him; groups are those of this host."""
     user = params.get("USER", "") or "nobody"
     names = [params["GROUP"]] if params.get("GROUP") else []
-    try:
-        entry = pwd.getpwnam(user)
-        names += [grp.getgrgid(gid).gr_name for gid in os.getgrouplist(user, entry.pw_gid)]
-    except (KeyError, ValueError, OSError):
-        pass  # He has no account where the master is, or a group of his no name.
+    # He need not have an account where the master is.
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        names += groups_of(user, pwd.getpwnam(user).pw_gid)
     queues = params.get("q_hard", "").split(",")
     name = queues[0].partition("@")[0] if len(queues) == 1 else ""
     known = name if name and not any(sign in name for sign in "*?[]!&|()") else ""

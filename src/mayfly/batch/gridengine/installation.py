@@ -109,6 +109,7 @@ class GridEngine:
             *(_there(programs / name) for name in NAMES),
             *_of_the_cell(cell, programs),
             _complexes(known),
+            _submit_hosts(),
             *(finding for name in queues for finding in _of_queue(name)),
         ]
 
@@ -197,6 +198,8 @@ def _queue(
         "prolog": f"root@{programs / 'prolog'}",
         "epilog": f"root@{programs / 'epilog'}",
         "starter_method": str(programs / "starter"),
+        "suspend_method": f"{programs / 'suspend'} $job_pid",
+        "resume_method": f"{programs / 'resume'} $job_pid",
     }
     for attribute, ours in hooks.items():
         theirs = values.get(attribute, NONE)
@@ -298,6 +301,19 @@ def _complexes(known: Mapping[str, str]) -> Finding:
     lacking = [name for name in COMPLEXES if name not in known]
     detail = f"lacking: {' '.join(lacking)}" if lacking else " ".join(COMPLEXES)
     return Finding(name="complexes", ok=not lacking, detail=detail)
+
+
+def _submit_hosts() -> Finding:
+    """Say whether what became of a job can be put on it: only submit hosts may."""
+    lacking = sorted(set(show("-sel").split()) - set(show("-ss").split()))
+    told = f"no submit hosts: {' '.join(lacking[:20])}; 'qconf -as HOST' makes one"
+    return Finding(
+        name="submit hosts",
+        ok=not lacking,
+        detail=told
+        if lacking
+        else "all execution hosts: the reason of a failure is put on the job",
+    )
 
 
 def _of_queue(name: str) -> list[Finding]:

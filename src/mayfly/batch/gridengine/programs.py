@@ -22,6 +22,7 @@ from mayfly.batch.gridengine.task import (
     tries_name,
     tries_of,
 )
+from mayfly.batch.gridengine.used import ask_used, used_words
 from mayfly.batch.job import Ticket, refused, write_ticket
 from mayfly.batch.program import Call, Program, call_of, end
 from mayfly.batch.registration import register, unregister
@@ -29,7 +30,7 @@ from mayfly.batch.wish import parse_wish
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError
 
-NAMES = ("prolog", "epilog", "starter", "verifier", "sensor")
+NAMES = ("prolog", "epilog", "starter", "suspend", "resume", "verifier", "sensor")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ASK_LIMIT_S = 30.0
 REASON_LONGEST = 4096
@@ -109,8 +110,11 @@ def _write_ticket(path: Path, ticket: Ticket) -> None:
 
 def _tries(config: Mapping[str, str]) -> int:
     """Ask the master how often we failed this task already."""
-    shown = run(["qstat", "-j", config.get("job_id", "")], timeout_s=ASK_LIMIT_S)
-    return tries_of(parse_context(shown.text()), config.get("ja_task_id", ""))
+    return tries_of(parse_context(_shown(config)), config.get("ja_task_id", ""))
+
+
+def _shown(config: Mapping[str, str]) -> str:
+    return run(["qstat", "-j", config.get("job_id", "")], timeout_s=ASK_LIMIT_S).text()
 
 
 def epilog(call: Call) -> int:
@@ -125,7 +129,12 @@ def epilog(call: Call) -> int:
         print(f"mayfly: {error.message}", file=sys.stderr)
         return 0
     try:
-        unregister(key, call.site.settings())
+        settings = call.site.settings()
+        unregister(key, settings)
+        for event in ask_used(key, settings)[:1]:
+            # Grid Engine has the epilog's standard error be the job's.
+            if words := used_words(event):
+                say(words)
     except MayflyError as error:
         # The service ends what belongs to a client that has gone, and rights have their time.
         print(f"mayfly: {error.message}", file=sys.stderr)
@@ -150,9 +159,14 @@ def _tell(config: Mapping[str, str], reason: str) -> int:
     """Put the reason on the job, and count; a job that cannot be counted is set aside."""
     job, task = config.get("job_id", ""), config.get("ja_task_id", "")
     try:
-        tries = _tries(config) + 1
+        shown = _shown(config)
+        tries = tries_of(parse_context(shown), task) + 1
         told = f"vm_reason={context_value(reason)},{tries_name(task)}={tries}"
-        run(["qalter", "-ac", told, job], timeout_s=ASK_LIMIT_S)
+        argv = ["qalter", "-ac", told, job]
+        done = run(argv, timeout_s=ASK_LIMIT_S, check=False)
+        if done.code != 0:
+            # What qalter(1) has to say is on its standard output.
+            raise Failed(f"qalter: {done.text().strip()}")
     except MayflyError as error:
         print(f"mayfly: cannot say on the job why: {error.message}", file=sys.stderr)
         return IN_ERROR
@@ -171,6 +185,20 @@ def starter(call: Call) -> int:
     except MayflyError as error:
         say(error.message)
         return IN_ERROR
+
+
+def suspend(call: Call) -> int:
+    """The user's: have his job stand still."""
+    from mayfly.batch.gridengine.pausing import suspend_task  # noqa: PLC0415
+
+    return suspend_task(call.site.cluster, call.words, call.environ, call.site.settings())
+
+
+def resume(call: Call) -> int:
+    """The user's: have his job go on."""
+    from mayfly.batch.gridengine.pausing import resume_task  # noqa: PLC0415
+
+    return resume_task(call.site.cluster, call.words, call.environ, call.site.settings())
 
 
 def verifier(call: Call) -> int:
@@ -216,6 +244,8 @@ _PROGRAMS: Mapping[str, Program] = {
     "prolog": prolog,
     "epilog": epilog,
     "starter": starter,
+    "suspend": suspend,
+    "resume": resume,
     "verifier": verifier,
     "sensor": sensor,
 }

@@ -17,7 +17,7 @@ ASK_LIMIT_S = 10.0
 
 def values_of(status: Mapping[str, Any] | None) -> dict[str, str]:
     """Give what a host says of itself; ``status``: the service's, None where there is none."""
-    if status is None or status.get("draining"):
+    if status is None or status.get("draining") or status.get("trouble"):
         return {READY: "FALSE", HOT: NO_IMAGE}
     standby = status.get("standby", [])
     ready = sorted({str(each["image"]) for each in standby if each.get("ready")})

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mayfly.batch.gridengine.request import (
-    MEMORY_MIB,
     VARIABLE,
     Request,
     read_size,
@@ -120,7 +119,7 @@ def _changes(params: Params, options: Params, look: Look, *, enabled: bool) -> l
     request = request_of(options, resources)
     lines = [f"ENV ADD {VARIABLE} {write_request(request)}"]
     if image:
-        lines += _for_machine(params, resources, image)
+        lines += _for_machine(params, resources, image, request.memory_mib(1))
     return [*lines, "RESULT STATE CORRECT"]
 
 
@@ -138,10 +137,14 @@ def request_of(options: Params, resources: Params) -> Request:
     )
 
 
-def _for_machine(params: Params, resources: Params, image: str) -> list[str]:
-    """Send it to hosts that are fit, count its memory, and show its image in ``qstat -j``."""
+def _for_machine(params: Params, resources: Params, image: str, whole_mib: int) -> list[str]:
+    """Send it to hosts that are fit, count its memory, and show its image in ``qstat -j``.
+
+    ``whole_mib``: what a slot's machine and its QEMU may have. All of it is counted, so that hosts
+    with plain jobs beside machines are never promised twice.
+    """
     hard = {name: value for name, value in resources.items() if not _is_option(name)}
-    hard.setdefault(GUEST_MEMORY, hard.get(MEMORY, f"{MEMORY_MIB}M"))
+    hard[GUEST_MEMORY] = f"{whole_mib}M"
     hard[READY] = "TRUE"
     soft = {**pairs(params.get("l_soft", "")), HOT: f"*{image.partition('@')[0]}*"}
     context = {k: v for k, v in pairs(params.get("ac", "")).items() if k != f"{PREFIX}image"}

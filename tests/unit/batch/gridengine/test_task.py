@@ -126,7 +126,7 @@ def test_sensor() -> None:
     }
     report("h", ["\n", "quit\n", "\n"], said.append, lambda: values_of(status))
     assert said == ["begin", "h:vm_ready:TRUE", "h:vm_hot:el9", "end"]
-    for sick in (None, {**status, "draining": True}):
+    for sick in (None, {**status, "draining": True}, {**status, "trouble": "no room"}):
         assert values_of(sick) == {"vm_ready": "FALSE", "vm_hot": "-"}
 
 

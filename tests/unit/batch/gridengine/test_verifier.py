@@ -36,14 +36,14 @@ def test_line_of_2011() -> None:
     lines = _answer({"q_hard": "virt", "l_hard": "vmem=2g", "ac": "vm_name=ccin2p3"})
     request = read_request(_environment(lines))
     assert (request.options, request.guest_mib) == ({"image": "ccin2p3"}, 2048)
-    assert "PARAM l_hard vmem=2g,vm_ready=TRUE" in lines
+    assert "PARAM l_hard vmem=2176M,vm_ready=TRUE" in lines
     assert "PARAM ac vm_name=ccin2p3,vm_image=ccin2p3" in lines
     assert lines[-1] == "RESULT STATE CORRECT"
 
 
 def test_resource_becomes_context_and_others_stay() -> None:
     lines = _answer({"l_hard": "arch=lx-amd64,vm_image=el9,h_rt=3600,h_vmem=1G", "l_soft": "a=1"})
-    assert "PARAM l_hard arch=lx-amd64,h_rt=3600,h_vmem=1G,vmem=1G,vm_ready=TRUE" in lines
+    assert "PARAM l_hard arch=lx-amd64,h_rt=3600,h_vmem=1G,vmem=1024M,vm_ready=TRUE" in lines
     assert "PARAM l_soft a=1,vm_hot=*el9*" in lines
     request = read_request(_environment(lines))
     assert (request.whole_mib, request.guest_mib, request.wall_s) == (1024, 0, 3600)
@@ -57,7 +57,7 @@ def test_plain_job_is_left_alone_but_for_what_a_user_might_have_written() -> Non
 
 def test_image_of_the_queue() -> None:
     lines = _answer({}, image="el9")
-    assert "PARAM l_hard vmem=512M,vm_ready=TRUE" in lines
+    assert "PARAM l_hard vmem=640M,vm_ready=TRUE" in lines
     assert read_request(_environment(lines)).options == {}
 
 
