@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mayfly.batch.changes import Change
@@ -13,10 +14,19 @@ from mayfly.batch.systems import Where
 
 
 def programs_of(
-    system: str, names: Sequence[str], where: Where, directory: Path, site: Site
+    system: str,
+    names: Sequence[str],
+    where: Where,
+    directory: Path,
+    site: Site,
+    tools: Mapping[str, str] | None = None,
 ) -> list[Change]:
-    """Give the files of a system's programs, with what they have to know written into them."""
+    """Give the files of a system's programs, with what they have to know written into them.
+
+    ``tools``: variables with which root's programs find the batch system's own commands.
+    """
     words = f"cluster={site.cluster!r}, config={str(site.config)!r}, home={where.home!r}"
+    words += f", tools={dict(tools)!r}" if tools else ""
     # In isolated mode, and without what a user's directory or a site's hooks would bring in.
     head = (
         f"#!{os.path.realpath(sys.executable)} -IS\n"
@@ -31,3 +41,14 @@ def programs_of(
         )
         for name in names
     ]
+
+
+def tools_of(command: str, *variables: str) -> dict[str, str]:
+    """Give how root's programs find a command, as the admin who installs them does."""
+    found = shutil.which(command)
+    own = [str(Path(found).absolute().parent)] if found else []
+    named = {name: os.environ[name] for name in variables if os.environ.get(name)}
+    return {**named, "PATH": ":".join([*own, *ROOT_PATH])}
+
+
+ROOT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")

@@ -72,6 +72,7 @@ class System(Protocol):
 SYSTEMS: Mapping[str, str] = {
     "slurm": "mayfly.batch.slurm.installation",
     "gridengine": "mayfly.batch.gridengine.installation",
+    "pbs": "mayfly.batch.pbs.installation",
 }
 """Each module has a ``SYSTEM`` that is a ``System``."""
 

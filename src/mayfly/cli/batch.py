@@ -126,11 +126,29 @@ def check(
     sys.exit(0 if all(item.ok or not item.needed for item in found) else 1)
 
 
-@batch.command()
-@_system
-def options(system: str) -> None:
-    """Show what users write to have a job of SYSTEM run in a machine."""
-    print_table(("OPTION", "MEANING"), load_system(system).options())
+@batch.command(
+    epilog="""\b
+Examples:
+  mayfly batch options                      # the same options on every door
+  mayfly batch options pbs
+  mayfly batch options htcondor --json
+"""
+)
+@click.argument("system", type=click.Choice(list(SYSTEMS)), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def options(system: str | None, as_json: bool) -> None:
+    """Show what users write to have a job of SYSTEM, or of each, run in a machine."""
+    rows = [
+        (name, option, meaning)
+        for name in ([system] if system else SYSTEMS)
+        for option, meaning in load_system(name).options()
+    ]
+    if as_json:
+        print_json([{"system": s, "option": o, "meaning": m} for s, o, m in rows])
+    elif system:
+        print_table(("OPTION", "MEANING"), [row[1:] for row in rows])
+    else:
+        print_table(("SYSTEM", "OPTION", "MEANING"), rows)
 
 
 def _open(

@@ -1,0 +1,119 @@
+"""Jobs of batch systems that cannot be had here, in real machines: only the daemons lack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.adapters import Site, site_of
+from tests.integration.host import IMAGE, MARKS
+from tests.unit.batch.pbs.fake import launch
+
+pytestmark = MARKS
+SCRIPT = (
+    b'#!/bin/sh\nhostname; id -un; echo $0 | sed s,.*/,,; cat; pwd >where; echo "$A" >&2; exit 3\n'
+)
+A = 'it\'s; "$(id)" `x`'
+
+
+@pytest.fixture(scope="module")
+def site(warm_home: Path) -> Iterator[Site]:
+    """A host service with an image and a policy."""
+    with site_of(warm_home) as made:
+        yield made
+
+
+def check_ran(site: Site, done_code: int, out: str, err: str, name: str) -> None:
+    """See that the script above ran in a machine, in the live directory of the user."""
+    assert done_code == 3, (out, err, site.host.log.read_text())
+    hostname, user, script = out.splitlines()
+    assert hostname != os.uname().nodename
+    assert (user, script) == (site.user.name, name)
+    assert f"machine of {IMAGE}, network none; working directory {site.work} (live)" in err
+    assert err.splitlines()[-1] == A
+    assert (site.work / "where").read_text() == f"{site.work}\n"
+    (site.work / "where").unlink()
+
+
+def spooled(site: Site, name: str, content: bytes = SCRIPT) -> Path:
+    """Put a job's script where a batch system would."""
+    script = site.top / name
+    script.write_bytes(content)
+    script.chmod(0o700)
+    os.chown(script, site.user.uid, site.user.uid)
+    return script
+
+
+def test_torque(site: Site) -> None:
+    home = site.top / "torque"
+    (home / "mom_priv").mkdir(parents=True)
+    (home / "server_name").write_text("srv\n")
+    user, job = site.user.name, "17.srv.example.org"
+    qstat = f"""\
+Job Id: {job}
+    Job_Owner = root@login
+    queue = batch
+    exec_host = node1/0
+    Resource_List.mem = 640mb
+    Variable_List = PBS_O_WORKDIR={site.work},vm_image={IMAGE}
+"""
+    site.tool("qstat", f"test \"$*\" = '-f {job}' && cat <<'EOF'\n{qstat}EOF\n")
+    site.mayfly("install", "pbs", f"--conf={home}")
+    starter = site.programs / "starter"
+    assert (home / "mom_priv/config").read_text().split()[-5:-4] == [str(starter)]
+    env = {"PBS_JOBID": job, "PBS_O_WORKDIR": str(site.work), "A": A}
+    script = spooled(site, f"{job}.SC")
+
+    begun = site.call(
+        home / "mom_priv/prologue", job, user, user, "STDIN", "mem=640mb", "batch", ""
+    )
+    assert begun.returncode == 0, begun.stderr
+    told = f"{script}\n".encode()
+    done = site.as_user([str(starter), "/bin/bash", "-bash"], env, told)
+    check_ran(site, done.returncode, done.stdout.decode(), done.stderr.decode(), script.name)
+    ended = site.call(home / "mom_priv/epilogue", job, user, user, "STDIN", "1", "", "", "batch")
+    assert ended.returncode == 0, ended.stderr
+    site.nothing_left()
+
+    # A job that nobody registered is a plain one; so is one that asks for nothing.
+    plain = site.as_user([str(starter), "/bin/sh"], {**env, "PBS_JOBID": "18.srv"}, b"uname -n")
+    assert plain.stdout.decode().strip() == os.uname().nodename
+    failed = site.call(home / "mom_priv/prologue", "18.srv", user)
+    assert failed.returncode == 2
+    site.mayfly("uninstall", "pbs", f"--conf={home}", "--yes")
+    assert list((home / "mom_priv").iterdir()) == []
+
+
+def test_openpbs(site: Site) -> None:
+    conf = site.top / "pbs.conf"
+    conf.write_text("PBS_SERVER=srv\n")
+    site.mayfly("install", "pbs", f"--conf={conf}")
+    hook = site.programs / "hook.py"
+    asked = {"mem": "640mb", "ncpus": "1"}
+
+    def event(name: str) -> tuple[list[str], bool]:
+        told = launch(hook, name, resources=asked, user=site.user.name, queue="virt")
+        assert told.accepted
+        return told.argv, told.rerun
+
+    argv, _ = event("EXECJOB_LAUNCH")
+    script = spooled(site, "7.srv.SC")
+    env = {"PBS_JOBID": "7.srv", "PBS_O_WORKDIR": str(site.work), "A": A}
+    done = site.as_user(argv, env, f"{script}\n".encode())
+    check_ran(site, done.returncode, done.stdout.decode(), done.stderr.decode(), script.name)
+    assert event("EXECJOB_EPILOGUE")[1] is False
+    site.nothing_left()
+
+    # Mayfly's failure: the job says why, and is begun again.
+    site.set(socket=str(site.top / "nobody"))
+    try:
+        argv, _ = event("EXECJOB_LAUNCH")
+        done = site.as_user(argv, env, f"{script}\n".encode())
+        assert (done.returncode, b"begun again" in done.stderr) == (99, True), done.stderr
+        assert event("EXECJOB_EPILOGUE")[1] is True
+    finally:
+        site.set()
+    site.mayfly("uninstall", "pbs", f"--conf={conf}", "--yes")
