@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.integration.adapters import Site, site_of
 from tests.integration.host import IMAGE, MARKS
+from tests.integration.waiting import wait_until
 from tests.unit.batch.pbs.fake import launch
 
 pytestmark = MARKS
@@ -117,3 +121,106 @@ def test_openpbs(site: Site) -> None:
     finally:
         site.set()
     site.mayfly("uninstall", "pbs", f"--conf={conf}", "--yes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """What stands in for an HTCondor: a program that root runs and that has a job as its child."""
+
+    site: Site
+    scratch: Path
+
+    @property
+    def condor_starter(self) -> Path:
+        """The program that is believed."""
+        return self.site.top / "condor_starter"
+
+    @property
+    def failure(self) -> Path:
+        """Where the wrapper says that Mayfly failed."""
+        return self.scratch / ".job_wrapper_failure"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """A job's variables."""
+        own = {"HOME": "/", "PATH": "/usr/bin:/bin", "A": A}
+        own["_CONDOR_JOB_AD"] = str(self.scratch / ".job.ad")
+        return {**own, "_CONDOR_WRAPPER_ERROR_FILE": str(self.failure)}
+
+    def wants(self, ad: str) -> None:
+        """Say what the job's ad is."""
+        (self.scratch / ".job.ad").write_text(ad)
+
+    def job(self, slot: str, command: str = "./condor_exec.exe") -> tuple[int, str, str]:
+        """Run a job in a slot; gives exit status, output, errors."""
+        user = f"setpriv --reuid={self.site.user.uid} --regid={self.site.user.uid} --clear-groups"
+        line = f"{user} {self.site.programs}/starter {command} </dev/null; exit $?"
+        done = subprocess.run(
+            [str(self.condor_starter), "-c", line, "-a", slot, "host"],
+            cwd=self.scratch,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def failed(self) -> str:
+        """Give why Mayfly failed, "" when it has not, and forget it."""
+        reason = self.failure.read_text() if self.failure.exists() else ""
+        self.failure.unlink(missing_ok=True)
+        return reason
+
+
+@pytest.fixture
+def pool(site: Site) -> Iterator[Pool]:
+    """A host of a pool, into which Mayfly was put, and its registrar."""
+    conf = site.top / "config.d"
+    conf.mkdir()
+    made = Pool(site=site, scratch=site.work / "dir_7")
+    shutil.copy("/bin/dash", made.condor_starter)
+    values = f"STARTER) echo {made.condor_starter};; DAEMON_LIST) echo STARTD;; *) exit 1;;"
+    site.tool("condor_config_val", f"case $1 in {values} esac\n")
+    slot = 'Name = "slot1_1@h"\nJobId = "12.0"\nGlobalJobId = "s#12.0#1"\nCpus = 1\nMemory = 640'
+    site.tool("condor_status", f"case \"$*\" in *slot1_1*) cat <<'EOF'\n{slot}\nEOF\nesac\n")
+    site.mayfly("install", "htcondor", f"--conf={conf}")
+    made.scratch.mkdir()
+    program = made.scratch / "condor_exec.exe"
+    program.write_bytes(SCRIPT.replace(b"pwd >where", b"pwd >../where"))
+    program.chmod(0o755)
+    shutil.chown(made.scratch, site.user.uid)
+    registrar = subprocess.Popen([str(site.programs / "registrar")], env={})
+    try:
+        wait_until(site.host.socket.with_name("htcondor.sock").exists, "the registrar to listen")
+        yield made
+    finally:
+        registrar.terminate()
+        registrar.wait(30)
+    site.mayfly("uninstall", "htcondor", f"--conf={conf}", "--yes")
+    assert list(conf.iterdir()) == []
+
+
+def test_htcondor(site: Site, pool: Pool) -> None:
+    pool.wants(f'ClusterId = 12\nProcId = 0\nVMImage = "{IMAGE}"\n')
+    code, out, err = pool.job("slot1_1@h")
+    assert (code, "(live)" in err, pool.failed()) == (3, True, ""), err
+    hostname, name, program = out.splitlines()
+    assert hostname != os.uname().nodename
+    assert (name, program) == (site.user.name, "condor_exec.exe")
+    assert (site.work / "where").read_text() == f"{pool.scratch}\n"
+    site.nothing_left()
+
+    # Nobody but a job of HTCondor's gets one; nor does one of which the startd does not know.
+    outside = site.as_user([str(site.programs / "starter"), "/bin/true"], pool.env)
+    assert outside.returncode == 125
+    assert "only a job that HTCondor has started" in pool.failed()
+    assert pool.job("slot9")[0] == 125
+    assert "names no job" in pool.failed()
+
+    # What the user does wrong is not Mayfly's failure; and what asks for nothing runs as always.
+    pool.wants('VMImage = "el5"\n')
+    code, _, err = pool.job("slot1_1")
+    assert (code, "el5" in err, pool.failed()) == (125, True, "")
+    pool.wants("Cmd = 1\n")
+    assert pool.job("slot1_1", "uname -n")[1].strip() == os.uname().nodename

@@ -73,6 +73,7 @@ SYSTEMS: Mapping[str, str] = {
     "slurm": "mayfly.batch.slurm.installation",
     "gridengine": "mayfly.batch.gridengine.installation",
     "pbs": "mayfly.batch.pbs.installation",
+    "htcondor": "mayfly.batch.htcondor.installation",
 }
 """Each module has a ``SYSTEM`` that is a ``System``."""
 
