@@ -224,3 +224,40 @@ def test_htcondor(site: Site, pool: Pool) -> None:
     assert (code, "el5" in err, pool.failed()) == (125, True, "")
     pool.wants("Cmd = 1\n")
     assert pool.job("slot1_1", "uname -n")[1].strip() == os.uname().nodename
+
+
+def test_lsf(site: Site) -> None:
+    conf, server = site.top / "lsb.queues", site.top / "server"
+    server.mkdir()
+    conf.write_text("Begin Queue\nQUEUE_NAME = normal\nEnd Queue\n")
+    shown = f"{site.user.name}|normal|1|node1|640 M|-"
+    site.tool("bjobs", f"test \"$5\" = '9[2]' && echo '{shown}'\n")
+    site.mayfly("install", "lsf", f"--conf={conf}", LSF_SERVERDIR=str(server))
+    (site.work / ".lsbatch").mkdir()
+    script = site.work / ".lsbatch/1700.9.shell"
+    script.write_bytes(SCRIPT)
+    os.chown(script, site.user.uid, site.user.uid)
+
+    submitted = site.top / "env"
+    env = {"LSB_SUB_MODIFY_ENVFILE": str(submitted)}
+    assert site.call(server / "esub.mayfly", f"image={IMAGE}", env=env).returncode == 0
+    name, _, value = submitted.read_text().strip().partition("=")
+    env = {"LSB_JOBID": "9", "LSB_JOBINDEX": "2", name: value.strip('"'), "A": A}
+    begun = site.call(site.programs / "register", env=env)
+    assert begun.returncode == 0, begun.stderr
+    starter = str(site.programs / "starter")
+    done = site.as_user([starter, str(script)], env)
+    check_ran(site, done.returncode, done.stdout.decode(), done.stderr.decode(), script.name)
+    assert site.call(site.programs / "release", env=env).returncode == 0
+    site.nothing_left()
+
+    # Of another job LSF knows nothing; and one whose ticket is not there is begun again elsewhere.
+    other = {**env, "LSB_JOBINDEX": "3"}
+    assert site.call(site.programs / "register", env=other).returncode == 1
+    done = site.as_user([starter, "echo a; exit 4"], other)
+    assert (done.returncode, b"PRE_EXEC" in done.stderr) == (99, True), done.stderr
+    plain = site.as_user([starter, "uname -n; exit 4"], {**other, name: "image=none"})
+    assert (plain.returncode, plain.stdout.decode().strip()) == (4, os.uname().nodename)
+    site.mayfly("uninstall", "lsf", f"--conf={conf}", "--yes")
+    assert conf.read_text() == "Begin Queue\nQUEUE_NAME = normal\nEnd Queue\n"
+    assert list(server.iterdir()) == []

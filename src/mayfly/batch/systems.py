@@ -74,6 +74,7 @@ SYSTEMS: Mapping[str, str] = {
     "gridengine": "mayfly.batch.gridengine.installation",
     "pbs": "mayfly.batch.pbs.installation",
     "htcondor": "mayfly.batch.htcondor.installation",
+    "lsf": "mayfly.batch.lsf.installation",
 }
 """Each module has a ``SYSTEM`` that is a ``System``."""
 
