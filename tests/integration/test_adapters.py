@@ -231,7 +231,7 @@ def test_lsf(site: Site) -> None:
     server.mkdir()
     conf.write_text("Begin Queue\nQUEUE_NAME = normal\nEnd Queue\n")
     shown = f"{site.user.name}|normal|1|node1|640 M|-"
-    site.tool("bjobs", f"test \"$5\" = '9[2]' && echo '{shown}'\n")
+    site.tool("bjobs", f"test \"$4\" = '9[2]' && echo '{shown}'\n")
     site.mayfly("install", "lsf", f"--conf={conf}", LSF_SERVERDIR=str(server))
     (site.work / ".lsbatch").mkdir()
     script = site.work / ".lsbatch/1700.9.shell"

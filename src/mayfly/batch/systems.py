@@ -75,6 +75,7 @@ SYSTEMS: Mapping[str, str] = {
     "pbs": "mayfly.batch.pbs.installation",
     "htcondor": "mayfly.batch.htcondor.installation",
     "lsf": "mayfly.batch.lsf.installation",
+    "grid": "mayfly.batch.grid.installation",
 }
 """Each module has a ``SYSTEM`` that is a ``System``."""
 

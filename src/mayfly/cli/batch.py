@@ -34,7 +34,7 @@ _config = click.option(
 )
 
 _queues = click.option(
-    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine: only this queue."
+    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine, LSF: only this queue."
 )
 
 
@@ -47,6 +47,7 @@ Examples:
   mayfly batch options slurm                # what users write
   mayfly batch uninstall slurm --yes        # every file as it was before
   mayfly batch install gridengine --queue virt
+  mayfly batch install pbs                  # or htcondor, lsf; grid: jobs that come through BLAH
 """
 )
 def batch() -> None:
