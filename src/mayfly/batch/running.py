@@ -52,9 +52,3 @@ def has_tries(ticket: Ticket, settings: BatchSettings) -> bool:
         return True
     say(f"the job was begun again {ticket.restart} times: that is enough")
     return False
-
-
-def root_environment(tools: Mapping[str, str] | None) -> None:
-    """Have the variables of the installation only: others a job's user may have chosen."""
-    os.environ.clear()
-    os.environ.update({"PATH": os.defpath, "LC_ALL": "C.UTF-8", **(tools or {})})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.batch.changes import Change, with_block
@@ -12,6 +10,7 @@ from mayfly.batch.grid.programs import NAMES
 from mayfly.batch.grid.requests import ATTRIBUTES, DIRECTIVES, GLUE
 from mayfly.batch.grid.requests import NAMES as VARIABLES
 from mayfly.batch.launchers import programs_of
+from mayfly.batch.plain import FilesOnly
 from mayfly.batch.program import Site
 from mayfly.batch.systems import Plan, Where
 from mayfly.batch.wish import OPTIONS
@@ -23,74 +22,60 @@ PROGRAMS = Path("/usr/local/libexec/mayfly/grid")
 TORQUE = Path("/var/spool/torque")
 
 
-class Grid:
-    """BLAH as ``mayfly batch`` sees it."""
-
-    def plan(self, where: Where) -> Plan:
-        """Say which files are to be how."""
-        programs = where.programs or PROGRAMS
-        site = Site(cluster="grid", config=where.config)
-        changes = programs_of("grid", NAMES, where, programs, site)
-        for script, system in _scripts(where):
-            # What a script is told as variables is not in the environment of what it calls.
-            lines = [f"export {' '.join(VARIABLES)}", f"{programs}/directives {system}"]
-            block = with_block(read_text(script), lines)
-            changes.append(Change(path=script, content=block.encode()))
-        names = ",".join(ATTRIBUTES)
-        note = f'HTCondor-CE, in routes to BLAH: SET default_CERequirements "{names}"'
-        return Plan(changes=changes, notes=[note])
-
-    def journal(self, where: Where) -> Path:
-        """Give where it is written down what was changed."""
-        return (where.programs or PROGRAMS) / "installed.json"
-
-    def installed(self, where: Where) -> None:
-        """Nothing but files is to be changed: BLAH reads them for each job."""
-
-    @contextmanager
-    def uninstalling(self, where: Where) -> Iterator[None]:
-        """Nothing but files was changed."""
-        yield
-
-    def check(self, where: Where) -> list[Finding]:
-        """Say what works on this host and what does not."""
-        programs = where.programs or PROGRAMS
-        try:
-            scripts = _scripts(where)
-        except MayflyError as error:
-            return [Finding(name="BLAH", ok=False, detail=error.message)]
-        with_ours = [
-            script.name for script, _ in scripts if f"{programs}/directives" in read_text(script)
-        ]
-        return [
-            Finding(
-                name="scripts",
-                ok=bool(with_ours),
-                detail=" ".join(with_ours) or "none asks for our directives",
-            ),
-            recorded("BLAH"),
-            *(program_there(programs / name) for name in NAMES),
-        ]
-
-    def options(self) -> list[tuple[str, str]]:
-        """Give what a user writes for each option, and what it means."""
-        return [
-            *(
-                (f'+{attribute} = "{OPTIONS[name][0].split(",")[0]}"', OPTIONS[name][1])
-                for attribute, name in ATTRIBUTES.items()
-            ),
-            (
-                f'CeRequirements = "Member(\\"vm_NAME\\", other.{GLUE})"',
-                "run the job in a machine of this image",
-            ),
-        ]
-
-    def describe(self, job: str) -> dict[str, str]:
-        """Nothing: it has no jobs of its own."""
-        return {}
+def plan(where: Where) -> Plan:
+    """Say which files are to be how."""
+    programs = where.programs or PROGRAMS
+    site = Site(cluster="grid", config=where.config)
+    changes = programs_of("grid", NAMES, where, programs, site)
+    for script, system in _scripts(where):
+        # What a script is told as variables is not in the environment of what it calls.
+        lines = [f"export {' '.join(VARIABLES)}", f"{programs}/directives {system}"]
+        block = with_block(read_text(script), lines)
+        changes.append(Change(path=script, content=block.encode()))
+    names = ",".join(ATTRIBUTES)
+    note = f'HTCondor-CE, in routes to BLAH: SET default_CERequirements "{names}"'
+    return Plan(changes=changes, notes=[note])
 
 
-SYSTEM = Grid()
+def check(where: Where) -> list[Finding]:
+    """Say what works on this host and what does not."""
+    programs = where.programs or PROGRAMS
+    try:
+        scripts = _scripts(where)
+    except MayflyError as error:
+        return [Finding(name="BLAH", ok=False, detail=error.message)]
+    with_ours = [
+        script.name for script, _ in scripts if f"{programs}/directives" in read_text(script)
+    ]
+    return [
+        Finding(
+            name="scripts",
+            ok=bool(with_ours),
+            detail=" ".join(with_ours) or "none asks for our directives",
+        ),
+        recorded("BLAH"),
+        *(program_there(programs / name) for name in NAMES),
+    ]
+
+
+def options() -> list[tuple[str, str]]:
+    """Give what a user writes for each option, and what it means."""
+    return [
+        *(
+            (f'+{attribute} = "{OPTIONS[name][0].split(",")[0]}"', OPTIONS[name][1])
+            for attribute, name in ATTRIBUTES.items()
+        ),
+        (
+            f'CeRequirements = "Member(\\"vm_NAME\\", other.{GLUE})"',
+            "run the job in a machine of this image",
+        ),
+    ]
+
+
+# It has no jobs of its own.
+SYSTEM = FilesOnly(
+    programs=PROGRAMS, plan=plan, check=check, options=options, describe=lambda job: {}
+)
 
 
 def _scripts(where: Where) -> list[tuple[Path, str]]:

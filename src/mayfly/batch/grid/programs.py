@@ -6,15 +6,13 @@ from collections.abc import Mapping
 
 from mayfly.batch.ending import say
 from mayfly.batch.grid.requests import directives
-from mayfly.batch.program import Call, Program, call_of, end
+from mayfly.batch.program import Call, Program, main_of
 from mayfly.errors import MayflyError
 
 NAMES = ("directives",)
 
 
-def main(name: str, *, cluster: str, config: str, home: str = "") -> None:
-    """Run one of the programs; ``home``: as ``MAYFLY_HOME``, where images and policy are."""
-    end(_PROGRAMS[name], call_of(cluster, config), home=home)
+main = main_of(lambda: _PROGRAMS)
 
 
 def print_directives(call: Call) -> int:

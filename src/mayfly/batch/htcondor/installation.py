@@ -6,8 +6,6 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mayfly.batch.changes import Change
@@ -17,6 +15,7 @@ from mayfly.batch.htcondor.places import place_of
 from mayfly.batch.htcondor.programs import CONDOR_STARTER, DEFAULT_STARTER, NAMES
 from mayfly.batch.htcondor.snippet import snippet
 from mayfly.batch.launchers import programs_of, tools_of
+from mayfly.batch.plain import FilesOnly
 from mayfly.batch.program import Site
 from mayfly.batch.settings import load_batch_settings
 from mayfly.batch.systems import Plan, Where
@@ -32,73 +31,59 @@ ASK_LIMIT_S = 20.0
 _EXAMPLES = {"image": "NAME", "allow": "HOST:PORT,...", "share": "DIR[:ro],..."}
 
 
-class HTCondor:
-    """HTCondor as ``mayfly batch`` sees it."""
+def plan(where: Where) -> Plan:
+    """Say which files are to be how."""
+    conf = _conf(where)
+    programs = where.programs or PROGRAMS
+    site = Site(cluster=socket.gethostname().split(".")[0], config=where.config)
+    tools = tools_of("condor_status", "CONDOR_CONFIG")
+    trusted = _value("STARTER") or DEFAULT_STARTER
+    tools = {**tools, CONDOR_STARTER: os.path.realpath(trusted)}
+    changes = programs_of("htcondor", NAMES, where, programs, site, tools)
+    daemons = (_value("DAEMON_LIST") or "STARTD SCHEDD").replace(",", " ").upper().split()
+    text = snippet(programs, executes="STARTD" in daemons, submits="SCHEDD" in daemons)
+    changes.append(Change(path=conf / FILE, content=text.encode()))
+    notes = ["restart HTCondor on this host: condor_restart, or condor_reconfig and condor_on"]
+    wrapper = _value("USER_JOB_WRAPPER")
+    if wrapper and wrapper != str(programs / "starter"):
+        notes.append(f"there is a wrapper of jobs already, {wrapper}: it is not called any more")
+    return Plan(changes=changes, notes=notes)
 
-    def plan(self, where: Where) -> Plan:
-        """Say which files are to be how."""
+
+def check(where: Where) -> list[Finding]:
+    """Say what works on this host and what does not."""
+    try:
         conf = _conf(where)
-        programs = where.programs or PROGRAMS
-        site = Site(cluster=socket.gethostname().split(".")[0], config=where.config)
-        tools = tools_of("condor_status", "CONDOR_CONFIG")
-        trusted = _value("STARTER") or DEFAULT_STARTER
-        tools = {**tools, CONDOR_STARTER: os.path.realpath(trusted)}
-        changes = programs_of("htcondor", NAMES, where, programs, site, tools)
-        daemons = (_value("DAEMON_LIST") or "STARTD SCHEDD").replace(",", " ").upper().split()
-        text = snippet(programs, executes="STARTD" in daemons, submits="SCHEDD" in daemons)
-        changes.append(Change(path=conf / FILE, content=text.encode()))
-        notes = ["restart HTCondor on this host: condor_restart, or condor_reconfig and condor_on"]
-        wrapper = _value("USER_JOB_WRAPPER")
-        if wrapper and wrapper != str(programs / "starter"):
-            notes.append(
-                f"there is a wrapper of jobs already, {wrapper}: it is not called any more"
-            )
-        return Plan(changes=changes, notes=notes)
+    except MayflyError as error:
+        return [Finding(name="HTCondor", ok=False, detail=error.message)]
+    programs = where.programs or PROGRAMS
+    ours = str(programs) in read_text(conf / FILE)
+    return [
+        Finding(name="configuration", ok=ours, detail=f"{conf / FILE}"),
+        recorded("HTCondor"),
+        *(program_there(programs / name) for name in NAMES),
+        _wrapper(programs),
+        _registrar(where),
+    ]
 
-    def journal(self, where: Where) -> Path:
-        """Give where it is written down what was changed."""
-        return (where.programs or PROGRAMS) / "installed.json"
 
-    def installed(self, where: Where) -> None:
-        """Nothing but files is to be changed: the admin says when daemons are restarted."""
+def options() -> list[tuple[str, str]]:
+    """Give what a user writes for each option, and what it means."""
+    return [
+        *(
+            (f'+{ATTRIBUTES[name]} = "{_EXAMPLES.get(name, values)}"', meaning)
+            for name, (values, meaning) in OPTIONS.items()
+        ),
+        ("request_memory = 2GB", "memory of the machine and its QEMU"),
+    ]
 
-    @contextmanager
-    def uninstalling(self, where: Where) -> Iterator[None]:
-        """Nothing but files was changed."""
-        yield
 
-    def check(self, where: Where) -> list[Finding]:
-        """Say what works on this host and what does not."""
-        try:
-            conf = _conf(where)
-        except MayflyError as error:
-            return [Finding(name="HTCondor", ok=False, detail=error.message)]
-        programs = where.programs or PROGRAMS
-        ours = str(programs) in read_text(conf / FILE)
-        return [
-            Finding(name="configuration", ok=ours, detail=f"{conf / FILE}"),
-            recorded("HTCondor"),
-            *(program_there(programs / name) for name in NAMES),
-            _wrapper(programs),
-            _registrar(where),
-        ]
-
-    def options(self) -> list[tuple[str, str]]:
-        """Give what a user writes for each option, and what it means."""
-        return [
-            *(
-                (f'+{ATTRIBUTES[name]} = "{_EXAMPLES.get(name, values)}"', meaning)
-                for name, (values, meaning) in OPTIONS.items()
-            ),
-            ("request_memory = 2GB", "memory of the machine and its QEMU"),
-        ]
-
-    def describe(self, job: str) -> dict[str, str]:
-        """Give what HTCondor says of a job in the queue; nothing where it knows none."""
-        try:
-            return described(run(["condor_q", "-long", job], timeout_s=ASK_LIMIT_S).text())
-        except Failed:
-            return {}
+def describe(job: str) -> dict[str, str]:
+    """Give what HTCondor says of a job in the queue; nothing where it knows none."""
+    try:
+        return described(run(["condor_q", "-long", job], timeout_s=ASK_LIMIT_S).text())
+    except Failed:
+        return {}
 
 
 _SHOWN = {
@@ -117,7 +102,7 @@ def described(text: str) -> dict[str, str]:
     return {name: ad[key.lower()] for name, key in _SHOWN.items() if ad.get(key.lower())}
 
 
-SYSTEM = HTCondor()
+SYSTEM = FilesOnly(programs=PROGRAMS, plan=plan, check=check, options=options, describe=describe)
 
 
 def _conf(where: Where) -> Path:

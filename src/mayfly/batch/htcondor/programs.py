@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mayfly.batch.ending import say
-from mayfly.batch.program import Call, Program, call_of, end
-from mayfly.batch.running import root_environment
+from mayfly.batch.program import Call, Program, main_of
 from mayfly.errors import RUN_FAILED, MayflyError
 
 NAMES = ("starter", "registrar", "sensor")
@@ -18,23 +16,7 @@ CONDOR_STARTER = "CONDOR_STARTER"
 DEFAULT_STARTER = "/usr/sbin/condor_starter"
 
 
-def main(
-    name: str,
-    *,
-    cluster: str,
-    config: str,
-    home: str = "",
-    tools: Mapping[str, str] | None = None,
-) -> None:
-    """Run one of the programs.
-
-    ``home``: as ``MAYFLY_HOME``, where images and policy are; ``tools``: variables with which
-    HTCondor's own commands are found.
-    """
-    call = call_of(cluster, config)
-    if name == "registrar":
-        root_environment(tools)
-    end(_PROGRAMS[name], replace(call, environ={**call.environ, **(tools or {})}), home=home)
+main = main_of(lambda: _PROGRAMS, roots=("registrar",))
 
 
 def registrar(call: Call) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from mayfly.batch.changes import Change, without_block
@@ -15,6 +14,7 @@ from mayfly.batch.lsf.job import FIELDS, parse_shown
 from mayfly.batch.lsf.programs import NAMES
 from mayfly.batch.lsf.queues import parse_queues, with_settings
 from mayfly.batch.lsf.starting import AGAIN
+from mayfly.batch.plain import FilesOnly
 from mayfly.batch.program import Site
 from mayfly.batch.settings import load_batch_settings
 from mayfly.batch.systems import Plan, Where
@@ -31,99 +31,87 @@ VARIABLES = ("LSF_ENVDIR", "LSF_SERVERDIR", "LSF_BINDIR", "LSF_LIBDIR")
 ASK_LIMIT_S = 20.0
 
 
-class Lsf:
-    """LSF as ``mayfly batch`` sees it."""
+def plan(where: Where) -> Plan:
+    """Say which files are to be how."""
+    conf = _conf(where)
+    programs = where.programs or PROGRAMS
+    site = Site(cluster=_cluster(conf), config=where.config)
+    tools = tools_of("bjobs", *VARIABLES)
+    changes = programs_of("lsf", NAMES, where, programs, site, tools)
+    text = read_text(conf)
+    wanted, notes = _wanted(text, where, programs)
+    if wanted:
+        changes.append(Change(path=conf, content=with_settings(text, wanted).encode()))
+    server = os.environ.get("LSF_SERVERDIR", "")
+    if server:
+        ours = f'#!/bin/sh\n# Written by Mayfly.\nexec {programs}/esub "$@"\n'
+        changes.append(Change(path=Path(server) / ESUB, content=ours.encode(), mode=0o755))
+    else:
+        notes.append(f"LSF_SERVERDIR is not set: put {programs}/esub there as {ESUB}")
+    notes.append(f"on each host, in {SUDOERS} (of root, 0600): {ROOT_LINE}")
+    notes.append("then: lsadmin reconfig; badmin reconfig")
+    return Plan(changes=changes, notes=notes)
 
-    def plan(self, where: Where) -> Plan:
-        """Say which files are to be how."""
+
+def check(where: Where) -> list[Finding]:
+    """Say what works on this host and what does not."""
+    try:
         conf = _conf(where)
-        programs = where.programs or PROGRAMS
-        site = Site(cluster=_cluster(conf), config=where.config)
-        tools = tools_of("bjobs", *VARIABLES)
-        changes = programs_of("lsf", NAMES, where, programs, site, tools)
-        text = read_text(conf)
-        wanted, notes = _wanted(text, where, programs)
-        if wanted:
-            changes.append(Change(path=conf, content=with_settings(text, wanted).encode()))
-        server = os.environ.get("LSF_SERVERDIR", "")
-        if server:
-            ours = f'#!/bin/sh\n# Written by Mayfly.\nexec {programs}/esub "$@"\n'
-            changes.append(Change(path=Path(server) / ESUB, content=ours.encode(), mode=0o755))
-        else:
-            notes.append(f"LSF_SERVERDIR is not set: put {programs}/esub there as {ESUB}")
-        notes.append(f"on each host, in {SUDOERS} (of root, 0600): {ROOT_LINE}")
-        notes.append("then: lsadmin reconfig; badmin reconfig")
-        return Plan(changes=changes, notes=notes)
+    except MayflyError as error:
+        return [Finding(name="LSF", ok=False, detail=error.message)]
+    programs = where.programs or PROGRAMS
+    text = read_text(conf)
+    ours = [
+        queue.name
+        for queue in parse_queues(text)
+        if all(str(programs / part) in " ".join(queue.settings.values()) for part in NAMES[1:])
+    ]
+    root = ROOT_LINE in read_text(SUDOERS).split()
+    return [
+        Finding(
+            name="queues",
+            ok=bool(ours),
+            detail=" ".join(ours) or "none has our starter, PRE_EXEC and POST_EXEC",
+        ),
+        recorded("LSF"),
+        *(program_there(programs / name) for name in NAMES),
+        Finding(
+            name="root",
+            ok=root,
+            detail=f"{SUDOERS} {'has' if root else 'lacks'} {ROOT_LINE}",
+            needed=False,
+        ),
+    ]
 
-    def journal(self, where: Where) -> Path:
-        """Give where it is written down what was changed."""
-        return (where.programs or PROGRAMS) / "installed.json"
 
-    def installed(self, where: Where) -> None:
-        """Nothing but files is to be changed: the admin says when LSF reads them."""
+def options() -> list[tuple[str, str]]:
+    """Give what a user writes for each option, and what it means."""
+    return [
+        *(
+            (f'-a "mayfly({name}={values.split(",")[0]})"', _meaning(name, meaning))
+            for name, (values, meaning) in OPTIONS.items()
+        ),
+        ("-M 2GB", "memory of the machine and its QEMU"),
+    ]
 
-    @contextmanager
-    def uninstalling(self, where: Where) -> Iterator[None]:
-        """Nothing but files was changed."""
-        yield
 
-    def check(self, where: Where) -> list[Finding]:
-        """Say what works on this host and what does not."""
-        try:
-            conf = _conf(where)
-        except MayflyError as error:
-            return [Finding(name="LSF", ok=False, detail=error.message)]
-        programs = where.programs or PROGRAMS
-        text = read_text(conf)
-        ours = [
-            queue.name
-            for queue in parse_queues(text)
-            if all(str(programs / part) in " ".join(queue.settings.values()) for part in NAMES[1:])
-        ]
-        root = ROOT_LINE in read_text(SUDOERS).split()
-        return [
-            Finding(
-                name="queues",
-                ok=bool(ours),
-                detail=" ".join(ours) or "none has our starter, PRE_EXEC and POST_EXEC",
-            ),
-            recorded("LSF"),
-            *(program_there(programs / name) for name in NAMES),
-            Finding(
-                name="root",
-                ok=root,
-                detail=f"{SUDOERS} {'has' if root else 'lacks'} {ROOT_LINE}",
-                needed=False,
-            ),
-        ]
-
-    def options(self) -> list[tuple[str, str]]:
-        """Give what a user writes for each option, and what it means."""
-        return [
-            *(
-                (f'-a "mayfly({name}={values.split(",")[0]})"', _meaning(name, meaning))
-                for name, (values, meaning) in OPTIONS.items()
-            ),
-            ("-M 2GB", "memory of the machine and its QEMU"),
-        ]
-
-    def describe(self, job: str) -> dict[str, str]:
-        """Give what LSF says of a job that is not over; nothing where it knows none."""
-        wanted = f"{' '.join(FIELDS)} delimiter='|'"
-        try:
-            done = run(["bjobs", "-noheader", "-o", wanted, job], timeout_s=ASK_LIMIT_S)
-            shown = parse_shown(done.text())
-        except MayflyError:
-            return {}
-        names = {"user": "user", "queue": "queue", "hosts": "exec_host"}
-        return {name: shown[field] for name, field in names.items() if shown[field]}
+def describe(job: str) -> dict[str, str]:
+    """Give what LSF says of a job that is not over; nothing where it knows none."""
+    wanted = f"{' '.join(FIELDS)} delimiter='|'"
+    try:
+        done = run(["bjobs", "-noheader", "-o", wanted, job], timeout_s=ASK_LIMIT_S)
+        shown = parse_shown(done.text())
+    except MayflyError:
+        return {}
+    names = {"user": "user", "queue": "queue", "hosts": "exec_host"}
+    return {name: shown[field] for name, field in names.items() if shown[field]}
 
 
 def _meaning(name: str, meaning: str) -> str:
     return meaning + "; several with ; between" * (name in ("allow", "share"))
 
 
-SYSTEM = Lsf()
+SYSTEM = FilesOnly(programs=PROGRAMS, plan=plan, check=check, options=options, describe=describe)
 
 
 def _conf(where: Where) -> Path:

@@ -18,10 +18,9 @@ from mayfly.batch.lsf.job import (
     words_to_options,
     write_options,
 )
-from mayfly.batch.program import Call, Program, Site, call_of, end
+from mayfly.batch.program import Call, Program, Site, main_of
 from mayfly.batch.registration import register as register_job
 from mayfly.batch.registration import unregister
-from mayfly.batch.running import root_environment
 from mayfly.batch.tickets import leave, take
 from mayfly.batch.wish import parse_wish
 from mayfly.errors import RUN_FAILED, MayflyError
@@ -31,23 +30,7 @@ ABORT = 97
 """For an LSF that does not say by ``LSB_SUB_ABORT_VALUE`` how a submission is refused."""
 
 
-def main(
-    name: str,
-    *,
-    cluster: str,
-    config: str,
-    home: str = "",
-    tools: Mapping[str, str] | None = None,
-) -> None:
-    """Run one of the programs.
-
-    ``home``: as ``MAYFLY_HOME``, where images and policy are; ``tools``: variables with which LSF's
-    own commands are found.
-    """
-    call = call_of(cluster, config)
-    if name in ("register", "release"):
-        root_environment(tools)
-    end(_PROGRAMS[name], call, home=home)
+main = main_of(lambda: _PROGRAMS, roots=("register", "release"))
 
 
 # --- root's, on the job's host -------------------------------------------------------------------

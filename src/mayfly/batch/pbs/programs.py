@@ -20,10 +20,9 @@ from mayfly.batch.pbs.job import (
     parse_variables,
     shown_of,
 )
-from mayfly.batch.program import Call, Program, Site, call_of, end
+from mayfly.batch.program import Call, Program, Site, main_of
 from mayfly.batch.registration import register as register_job
 from mayfly.batch.registration import unregister
-from mayfly.batch.running import root_environment
 from mayfly.batch.tickets import leave, take
 from mayfly.batch.wish import parse_wish
 from mayfly.command import run
@@ -37,23 +36,7 @@ ASK_LIMIT_S = 30.0
 LONGEST = 1 << 20
 
 
-def main(
-    name: str,
-    *,
-    cluster: str,
-    config: str,
-    home: str = "",
-    tools: Mapping[str, str] | None = None,
-) -> None:
-    """Run one of the programs.
-
-    ``home``: as ``MAYFLY_HOME``, where images and policy are; ``tools``: variables with which
-    PBS's own commands are found.
-    """
-    call = call_of(cluster, config)
-    if name in ("prologue", "epilogue", "register", "release"):
-        root_environment(tools)
-    end(_PROGRAMS[name], call, home=home)
+main = main_of(lambda: _PROGRAMS, roots=("prologue", "epilogue", "register", "release"))
 
 
 # --- Torque's, on the job's host, as root --------------------------------------------------------
