@@ -60,7 +60,7 @@ class Answered:
 
 
 Answer = Callable[[Peer, dict[str, Any]], Answered]
-Release = Callable[[str], None]
+Release = Callable[[Held], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,7 +214,7 @@ class Registrar:
 
     def _let_go(self, held: Held) -> None:
         try:
-            self._release(held.key)
+            self._release(held)
         except MayflyError as error:
             say(f"{held.key}: {error.message}")
 

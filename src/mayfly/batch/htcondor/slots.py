@@ -58,21 +58,24 @@ def process_of(pid: int, top: Path = PROC) -> Process:
     )
 
 
-def slot_of(pid: int, starter: Path, look: Callable[[int], Process] = process_of) -> str:
-    """Give the slot whose job a process is of; raises ``Denied``.
+def slot_of(pid: int, uid: int, starter: Path, look: Callable[[int], Process] = process_of) -> str:
+    """Give the slot whose job a process of a user is of; raises ``Denied``.
 
     ``starter``: the program of HTCondor that is believed, if root runs it.
     """
     try:
+        process = look(pid)
+        if process.uids[0] != uid:
+            # Who has asked is gone, and his number is another's.
+            raise Denied("the process that asks is gone")
         for _ in range(ANCESTORS_MOST):
-            if pid <= 1:
-                break
-            process = look(pid)
             # HTCondor may have been upgraded under a job.
             program = Path(process.program.removesuffix(" (deleted)"))
             if process.uids[0] == 0 and program == starter:
                 return _slot(process.argv)
-            pid = process.parent
+            if process.parent <= 1:
+                break
+            process = look(process.parent)
     except OSError as error:
         raise Denied(f"the process that asks is gone: {error}") from error
     raise Denied("only a job that HTCondor has started on this host may ask")

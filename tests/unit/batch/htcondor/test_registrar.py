@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mayfly.batch.htcondor.desk import Desk
 from mayfly.batch.htcondor.places import RECORD, place_of
 from mayfly.batch.htcondor.registrar import (
     OF_A_USER_MOST,
@@ -27,6 +28,7 @@ from mayfly.batch.htcondor.registrar import (
     read_record,
 )
 from mayfly.batch.htcondor.slots import Process, cgroup_of, job_of, process_of, slot_of
+from mayfly.batch.program import Site
 from mayfly.batch.settings import BatchSettings
 from mayfly.errors import Denied, Failed
 
@@ -46,7 +48,7 @@ class Lab:
 
     def start(self) -> None:
         """Start one, in place of an earlier one."""
-        self.registrar = Registrar(self.settings, self.answer, self.released.append)
+        self.registrar = Registrar(self.settings, self.answer, self.release)
 
     def answer(self, peer: Peer, told: dict[str, Any]) -> Answered:
         """Give a right to whoever asks."""
@@ -54,6 +56,10 @@ class Lab:
         pid = self.child.pid
         held = Held(key="c/1.0/0", pid=pid, began=began(pid))
         return Answered(reply=b"{}\n", held=held)
+
+    def release(self, held: Held) -> None:
+        """Note what ended."""
+        self.released.append(held.key)
 
     def until(self, done: Any) -> None:
         """Let it work until something is so."""
@@ -186,9 +192,9 @@ def test_a_job_is_found_by_its_ancestors() -> None:
     known = family(
         process(11), process(12, uid=1000), process(1, *SLOT, uid=0, program=str(STARTER))
     )
-    assert slot_of(10, STARTER, known.__getitem__) == "slot1_2"
+    assert slot_of(10, 1000, STARTER, known.__getitem__) == "slot1_2"
     gone = family(process(11), process(1, *SLOT, uid=0, program=f"{STARTER} (deleted)"))
-    assert slot_of(10, STARTER, gone.__getitem__) == "slot1_2"
+    assert slot_of(10, 1000, STARTER, gone.__getitem__) == "slot1_2"
 
 
 @pytest.mark.parametrize(
@@ -204,16 +210,24 @@ def test_a_job_is_found_by_its_ancestors() -> None:
 def test_others_are_denied(last: Process) -> None:
     known = family(process(11), last)
     with pytest.raises(Denied):
-        slot_of(10, STARTER, known.__getitem__)
+        slot_of(10, 1000, STARTER, known.__getitem__)
+
+
+def test_a_number_that_is_another_users_by_now_is_denied() -> None:
+    starter = process(1, *SLOT, uid=0, program=str(STARTER))
+    known = family(process(11, uid=1001), starter)
+    assert slot_of(10, 1001, STARTER, known.__getitem__) == "slot1_2"
+    with pytest.raises(Denied, match="gone"):
+        slot_of(10, 1000, STARTER, known.__getitem__)
 
 
 def test_this_process_is_no_job() -> None:
     me = process_of(os.getpid())
     assert (me.parent, me.uids[0]) == (os.getppid(), os.getuid())
     with pytest.raises(Denied, match="only a job"):
-        slot_of(os.getpid(), STARTER)
+        slot_of(os.getpid(), os.getuid(), STARTER)
     with pytest.raises(Denied, match="gone"):
-        slot_of(999_999_999, STARTER)
+        slot_of(999_999_999, 0, STARTER)
 
 
 def test_what_the_startd_granted() -> None:
@@ -241,3 +255,18 @@ def test_the_cgroup(tmp_path: Path, text: str, place: str | None) -> None:
     wanted = text.partition("::")[2].strip() if place is None else place
     assert cgroup_of(7, tmp_path) == wanted
     assert cgroup_of(8, tmp_path) == ""
+
+
+def test_a_right_that_another_process_has_by_now_stays(tmp_path: Path) -> None:
+    ended: list[str] = []
+    site = Site(cluster="c", config=tmp_path / "batch.toml")
+    old, new = (Held(key="c/1.0/0", pid=pid, began="1") for pid in (5, 6))
+    latest = {"c/1.0/0": new}
+    one = Desk(site=site, trusted=STARTER, forget=ended.append, latest=latest)
+    one.release(old)
+    assert ended == []
+    one.release(new)
+    assert ended == ["c/1.0/0"]
+    # After a restart of this program nothing is known of others.
+    one.release(old)
+    assert len(ended) == 2
