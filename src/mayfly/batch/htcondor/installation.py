@@ -14,11 +14,12 @@ from mayfly.batch.htcondor.ads import ATTRIBUTES, parse_ad
 from mayfly.batch.htcondor.places import place_of
 from mayfly.batch.htcondor.programs import CONDOR_STARTER, DEFAULT_STARTER, NAMES
 from mayfly.batch.htcondor.snippet import snippet
-from mayfly.batch.launchers import programs_of, tools_of
+from mayfly.batch.launchers import programs_of
 from mayfly.batch.plain import FilesOnly
 from mayfly.batch.program import Site
 from mayfly.batch.settings import load_batch_settings
 from mayfly.batch.systems import Plan, Where
+from mayfly.batch.tools import tools_of
 from mayfly.batch.wish import OPTIONS
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError, Missing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mayfly.batch.changes import Change, without_block
 from mayfly.batch.findings import program_there, read_text, recorded
-from mayfly.batch.launchers import programs_of, tools_of
+from mayfly.batch.launchers import programs_of
 from mayfly.batch.lsf.job import FIELDS, parse_shown
 from mayfly.batch.lsf.programs import NAMES
 from mayfly.batch.lsf.queues import parse_queues, with_settings
@@ -18,6 +18,7 @@ from mayfly.batch.plain import FilesOnly
 from mayfly.batch.program import Site
 from mayfly.batch.settings import load_batch_settings
 from mayfly.batch.systems import Plan, Where
+from mayfly.batch.tools import tools_of
 from mayfly.batch.wish import OPTIONS
 from mayfly.command import run
 from mayfly.errors import Invalid, MayflyError, Missing

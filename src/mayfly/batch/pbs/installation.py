@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mayfly.batch.changes import Change, with_block, without_block
 from mayfly.batch.findings import program_there, read_text, recorded
-from mayfly.batch.launchers import programs_of, tools_of
+from mayfly.batch.launchers import programs_of
 from mayfly.batch.pbs import qmgr
 from mayfly.batch.pbs.job import parse_attributes
 from mayfly.batch.pbs.programs import NAMES, OPENPBS, TORQUE
@@ -20,6 +20,7 @@ from mayfly.batch.pbs.starting import AGAIN
 from mayfly.batch.program import Site
 from mayfly.batch.spelling import spelled
 from mayfly.batch.systems import Plan, Where
+from mayfly.batch.tools import tools_of
 from mayfly.command import run
 from mayfly.errors import Failed, MayflyError, Missing
 from mayfly.model import Finding
