@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mayfly.batch.changes import Change
@@ -13,10 +13,19 @@ from mayfly.batch.systems import Where
 
 
 def programs_of(
-    system: str, names: Sequence[str], where: Where, directory: Path, site: Site
+    system: str,
+    names: Sequence[str],
+    where: Where,
+    directory: Path,
+    site: Site,
+    tools: Mapping[str, str] | None = None,
 ) -> list[Change]:
-    """Give the files of a system's programs, with what they have to know written into them."""
+    """Give the files of a system's programs, with what they have to know written into them.
+
+    ``tools``: variables with which root's programs find the batch system's own commands.
+    """
     words = f"cluster={site.cluster!r}, config={str(site.config)!r}, home={where.home!r}"
+    words += f", tools={dict(tools)!r}" if tools else ""
     # In isolated mode, and without what a user's directory or a site's hooks would bring in.
     head = (
         f"#!{os.path.realpath(sys.executable)} -IS\n"

@@ -72,6 +72,10 @@ class System(Protocol):
 SYSTEMS: Mapping[str, str] = {
     "slurm": "mayfly.batch.slurm.installation",
     "gridengine": "mayfly.batch.gridengine.installation",
+    "pbs": "mayfly.batch.pbs.installation",
+    "htcondor": "mayfly.batch.htcondor.installation",
+    "lsf": "mayfly.batch.lsf.installation",
+    "grid": "mayfly.batch.grid.installation",
 }
 """Each module has a ``SYSTEM`` that is a ``System``."""
 

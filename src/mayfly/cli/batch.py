@@ -34,7 +34,7 @@ _config = click.option(
 )
 
 _queues = click.option(
-    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine: only this queue."
+    "--queue", "queues", multiple=True, metavar="NAME", help="Grid Engine, LSF: only this queue."
 )
 
 
@@ -47,6 +47,7 @@ Examples:
   mayfly batch options slurm                # what users write
   mayfly batch uninstall slurm --yes        # every file as it was before
   mayfly batch install gridengine --queue virt
+  mayfly batch install pbs                  # or htcondor, lsf; grid: jobs that come through BLAH
 """
 )
 def batch() -> None:
@@ -126,11 +127,29 @@ def check(
     sys.exit(0 if all(item.ok or not item.needed for item in found) else 1)
 
 
-@batch.command()
-@_system
-def options(system: str) -> None:
-    """Show what users write to have a job of SYSTEM run in a machine."""
-    print_table(("OPTION", "MEANING"), load_system(system).options())
+@batch.command(
+    epilog="""\b
+Examples:
+  mayfly batch options                      # the same options on every door
+  mayfly batch options pbs
+  mayfly batch options htcondor --json
+"""
+)
+@click.argument("system", type=click.Choice(list(SYSTEMS)), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def options(system: str | None, as_json: bool) -> None:
+    """Show what users write to have a job of SYSTEM, or of each, run in a machine."""
+    rows = [
+        (name, option, meaning)
+        for name in ([system] if system else SYSTEMS)
+        for option, meaning in load_system(name).options()
+    ]
+    if as_json:
+        print_json([{"system": s, "option": o, "meaning": m} for s, o, m in rows])
+    elif system:
+        print_table(("OPTION", "MEANING"), [row[1:] for row in rows])
+    else:
+        print_table(("SYSTEM", "OPTION", "MEANING"), rows)
 
 
 def _open(

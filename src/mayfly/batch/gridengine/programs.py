@@ -211,7 +211,8 @@ def verifier(call: Call) -> int:
 
 def sensor(call: Call) -> int:
     """Grid Engine's own user's, on each host: say how Mayfly is here."""
-    from mayfly.batch.gridengine.sensor import ask_status, report, values_of  # noqa: PLC0415
+    from mayfly.batch.gridengine.sensor import report, values_of  # noqa: PLC0415
+    from mayfly.batch.status import ask_status  # noqa: PLC0415
 
     host = _own_name(call.environ)
 
