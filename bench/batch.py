@@ -50,7 +50,7 @@ def slurm(setting: Setting) -> Findings:
             command="srun",
         )
         first = added(setting, "slurm", pair)
-        share = shares(setting, cluster, [MEMORY, VM])
+        share = shares(setting, cluster, [MEMORY], VM)
         cluster.host.refilled(4)
         setting.say(f"{count} jobs without machines, and {count} with")
         bare, machines = (_many(cluster, count, words) for words in ([], [VM]))

@@ -24,7 +24,7 @@ class Amount:
     rounds: int
 
 
-def shares(setting: Setting, cluster: Slurm, words: list[str]) -> Findings:
+def shares(setting: Setting, cluster: Slurm, bare_words: list[str], vm: str) -> Findings:
     """Stream one file and look at many, in a job without a machine and in one with, by turns."""
     full = setting.counts == FULL
     amount = Amount(large_mib=64, files=300, rounds=5 if full else 1)
@@ -35,9 +35,9 @@ def shares(setting: Setting, cluster: Slurm, words: list[str]) -> Findings:
     bare: list[tuple[float, float]] = []
     machines: list[tuple[float, float]] = []
     for _ in range(amount.rounds):
-        bare.append(_times(cluster, [], script))
+        bare.append(_times(cluster, bare_words, script))
         cluster.host.refilled(4)
-        machines.append(_times(cluster, words, script))
+        machines.append(_times(cluster, [*bare_words, vm], script))
     source.unlink()
     (seq_bare, meta_bare), (seq, meta) = (
         (median(one[0] for one in taken), median(one[1] for one in taken))
