@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.batch_gridengine import gridengine
+from bench.batch_share import shares
 from bench.client import BenchError
 from bench.groups import Bench
-from bench.report import Findings, Metric, median, spread
+from bench.pairs import Pair, added
+from bench.report import Findings, Metric
 from bench.setting import FULL, IMAGE, Setting
 from tests.integration.host import host_of
 from tests.integration.slurm import TOOLS, Slurm, slurm_of
@@ -39,14 +41,23 @@ class Many:
 def slurm(setting: Setting) -> Findings:
     """Measure jobs of Slurm on two nodes with two CPUs each, with a machine and without."""
     full = setting.counts == FULL
+    count = 200 if full else 12
     with _cluster(setting) as cluster:
-        added, notes = _added(setting, cluster, 21 if full else 3)
-        count = 200 if full else 12
+        pair = Pair(
+            bare=lambda: _first_output(cluster, []),
+            machine=lambda: _first_output(cluster, [VM]),
+            ready=lambda: cluster.host.refilled(4),
+            command="srun",
+        )
+        first = added(setting, "slurm", pair)
+        share = shares(setting, cluster, [MEMORY], VM)
+        cluster.host.refilled(4)
         setting.say(f"{count} jobs without machines, and {count} with")
         bare, machines = (_many(cluster, count, words) for words in ([], [VM]))
+    walls = f"{count} jobs: {bare.wall_s:.1f} s bare, {machines.wall_s:.1f} s with"
     return Findings(
-        metrics=(added, *_throughput(bare, machines, count)),
-        notes=(*notes, f"{count} jobs: {bare.wall_s:.1f} s bare, {machines.wall_s:.1f} s with"),
+        metrics=(*first.metrics, *_throughput(bare, machines, count), *share.metrics),
+        notes=(*first.notes, walls, *share.notes),
     )
 
 
@@ -60,25 +71,6 @@ def _cluster(setting: Setting) -> Iterator[Slurm]:
     with host_of(setting.home, READY) as host, slurm_of(host) as cluster:
         host.refilled(4)
         yield cluster
-
-
-def _added(setting: Setting, cluster: Slurm, pairs: int) -> tuple[Metric, tuple[str, ...]]:
-    bare: list[float] = []
-    machines: list[float] = []
-    setting.say(f"{pairs} pairs of srun")
-    for _ in range(pairs):
-        bare.append(_first_output(cluster, []))
-        cluster.host.refilled(4)
-        machines.append(_first_output(cluster, [VM]))
-    metric = Metric(
-        key="slurm_added_s",
-        value=median(machines) - median(bare),
-        unit="s",
-        better="lower",
-        goal=0.6,
-        against="srun to the job's first output, without --vm-image",
-    )
-    return metric, (f"srun, bare:   {spread(bare)}", f"srun, machine: {spread(machines)}")
 
 
 def _first_output(cluster: Slurm, words: list[str]) -> float:

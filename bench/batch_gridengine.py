@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.client import BenchError
-from bench.report import Findings, Metric, median, spread
-from bench.setting import FULL, IMAGE, Setting
+from bench.pairs import Pair, added
+from bench.report import Findings
+from bench.setting import IMAGE, Setting
 from tests.integration.gridengine import LIBRARY, QUEUE, Cell, cell_of
 from tests.integration.host import Host, host_of
 from tests.integration.people import Someone, somebody
@@ -32,25 +33,14 @@ class Place:
 
 def gridengine(setting: Setting) -> Findings:
     """Measure a job's first output from its submission, with a machine and without."""
-    pairs = 21 if setting.counts == FULL else 3
-    bare: list[float] = []
-    machines: list[float] = []
     with _place(setting) as place:
-        setting.say(f"{pairs} pairs of qsub")
-        for _ in range(pairs):
-            bare.append(_first_output(place, BARE))
-            place.host.refilled(2)
-            machines.append(_first_output(place, VM))
-    metric = Metric(
-        key="gridengine_added_s",
-        value=median(machines) - median(bare),
-        unit="s",
-        better="lower",
-        goal=0.6,
-        against="qsub to the job's first output, without a machine",
-    )
-    notes = (f"qsub, bare:    {spread(bare)}", f"qsub, machine: {spread(machines)}")
-    return Findings(metrics=(metric,), notes=notes)
+        pair = Pair(
+            bare=lambda: _first_output(place, BARE),
+            machine=lambda: _first_output(place, VM),
+            ready=lambda: place.host.refilled(2),
+            command="qsub",
+        )
+        return added(setting, "gridengine", pair)
 
 
 @contextmanager

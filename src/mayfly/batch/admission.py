@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from mayfly.batch.wish import Wish
 from mayfly.config import Paths
 from mayfly.errors import MayflyError
-from mayfly.host.permission import Gate, gate_of
 from mayfly.images.catalogue import Catalogue
 from mayfly.model import NetworkMode
-from mayfly.policy.explain import denied
 from mayfly.policy.model import Ask, Policy
 from mayfly.policy.model import Wish as PolicyWish
 from mayfly.policy.people import Kind, Person
+
+if TYPE_CHECKING:
+    from mayfly.host.permission import Gate
 
 
 class Counter:
@@ -23,7 +25,7 @@ class Counter:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._here = Catalogue(own=paths.site_images, dirs=(paths.site_images,))
-        self._gate: Gate = gate_of(paths)
+        self._gate: Gate | None = None
 
     def image_for(self, person: Person, wish: Wish) -> str:
         """Give the image of a job, "" for none or where it is not known yet.
@@ -35,14 +37,24 @@ class Counter:
         asked = wish.image if wish.ask is Ask.IMAGE else ""
         if wish.ask is Ask.NATIVE or not os.path.isdir(self._paths.site_images):
             return asked
+        if self._gate is None and not self._paths.has_rules():
+            if asked:
+                self._here.find(asked)
+            return asked
+        return self._decide(person, wish, asked)
+
+    def _decide(self, person: Person, wish: Wish, asked: str) -> str:
+        # Each submission is a process of its own, and most sites have no rules.
+        from mayfly.host.permission import gate_of  # noqa: PLC0415
+        from mayfly.policy.explain import denied  # noqa: PLC0415
+
+        gate = self._gate = self._gate or gate_of(self._paths)
         now = datetime.now(UTC)
         if asked:
-            self._gate.check(self._here.find(asked), now)
-        if not self._gate.has_policy or (
-            not person.queue and speaks_of_queues(self._gate.policy())
-        ):
+            gate.check(self._here.find(asked), now)
+        if not gate.has_policy or (not person.queue and speaks_of_queues(gate.policy())):
             return asked
-        decision = self._gate.decision(person, _policy_wish(wish), self._here, now)
+        decision = gate.decision(person, _policy_wish(wish), self._here, now)
         if not decision.allowed:
             raise denied(decision)
         return decision.image

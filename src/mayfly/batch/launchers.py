@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,3 +41,11 @@ def programs_of(
         )
         for name in names
     ]
+
+
+def compile_code(directory: Path) -> None:
+    """Compile Mayfly's modules, where root may: what a user runs cannot keep what it compiled.
+
+    ``directory``: from which they are imported. A starter takes half as long with it.
+    """
+    compileall.compile_dir(str(directory / "mayfly"), quiet=2)

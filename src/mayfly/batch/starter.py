@@ -64,13 +64,24 @@ def start(
     settings: BatchSettings,
     say: Say,
     began: Say = lambda machine: None,
+    waits: Say = lambda reason: None,
 ) -> Ended:
     """Run a job in its machine, to its end; never raises a ``MayflyError``.
 
     ``say``: tells the job's user something, in a line of standard error; ``began``: is told the
-    machine's name when the job in it has begun.
+    machine's name when the job in it has begun; ``waits``: why there is no machine yet, once, of a
+    job that does not get one at once.
     """
-    steps = Steps(report=lambda text: None, note=say, phase="start", began=began)
+    reasons: list[str] = []
+
+    def report(text: str) -> None:
+        # What comes later is no more of a reason, and a job's output shows no progress.
+        if not reasons and not steps.machine:
+            reasons.append(text)
+            say(f"no machine yet: {text}")
+            waits(text)
+
+    steps = Steps(report=report, note=say, phase="start", began=began)
     if ticket.fault is not None:
         reason = ticket.reason + (f"\n  hint: {ticket.hint}" if ticket.hint else "")
         return Ended(outcome=_not_run(reason), fault=ticket.fault)

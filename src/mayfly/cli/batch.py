@@ -11,6 +11,7 @@ import click
 
 from mayfly import __file__ as code
 from mayfly.batch.changes import apply, difference, take_back
+from mayfly.batch.launchers import compile_code
 from mayfly.batch.settings import BATCH_CONFIG, load_batch_settings
 from mayfly.batch.systems import SYSTEMS, System, Where, load_system
 from mayfly.cli.output import print_json, print_table
@@ -81,6 +82,7 @@ def install(
         return
     _check_root()
     apply(plan.changes, one.journal(where))
+    compile_code(where.code)
     one.installed(where)
     click.echo(f"installed for {system}; 'mayfly batch check {system}' looks at it")
 

@@ -15,11 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mayfly.errors import Conflict, Denied, Failed, Invalid, Missing, Quota
-from mayfly.host.limits import Held
 from mayfly.model import Shape
+
+if TYPE_CHECKING:
+    # Each job's registration imports this module, and has no use for that one.
+    from mayfly.host.limits import Held
 
 RIGHT_FORMAT = 1
 GRACE_S = 300.0

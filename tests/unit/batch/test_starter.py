@@ -10,8 +10,11 @@ from mayfly.batch.job import Fault, Ticket
 from mayfly.batch.place import Place
 from mayfly.batch.settings import BatchSettings
 from mayfly.batch.starter import Payload, environment, job_of, outcome_lines, start
+from mayfly.engine.jobs import Job, Steps, failed_outcome
+from mayfly.errors import Failed
+from mayfly.host import client
 from mayfly.host.run import claim_fields
-from mayfly.model import Account, NetworkMode, ShareDir
+from mayfly.model import Account, NetworkMode, Outcome, ShareDir
 
 ADA = Account(name="ada", uid=1, gid=1, groups=(), home="/home/ada", shell="/bin/sh")
 TICKET = Ticket(system="slurm", job="17", key="lab/17/0.0", image="el9", network="open")
@@ -64,3 +67,20 @@ def test_a_share_that_is_not_there_is_the_jobs_mistake(tmp_path: Path) -> None:
     ended = start(ticket, PAYLOAD, BatchSettings(live=(ShareDir(path=tmp_path),)), print)
     assert ended.fault is Fault.JOB
     assert "/none/here cannot be shared" in ended.outcome.reason
+
+
+def test_a_job_that_waits_says_why_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object, __: Job, steps: Steps, ___: object) -> Outcome:
+        steps.report("booting el9 once (2 s)")
+        steps.report("booting el9 once (3 s)")
+        steps.machine = "abc"
+        steps.report("a step of the session")
+        return failed_outcome(Failed("gone"), steps)
+
+    monkeypatch.setattr(client, "connect", lambda *_, **__: object())
+    monkeypatch.setattr("mayfly.batch.starter.run_hosted", run)
+    said: list[str] = []
+    waited: list[str] = []
+    start(TICKET, PAYLOAD, BatchSettings(), said.append, waits=waited.append)
+    assert waited == ["booting el9 once (2 s)"]
+    assert said[1:] == ["no machine yet: booting el9 once (2 s)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
             reason=error.message,
             hint=error.hint,
         )
-    ended = start(ticket, payload_of(argv0, words, environ), settings, say)
+    payload = payload_of(argv0, words, environ)
+    ended = start(ticket, payload, settings, say, waits=lambda why: _show_wait(ticket.job, why))
     for line in outcome_lines(ended):
         say(line)
     if ended.fault in (Fault.MAYFLY, Fault.SITE):
@@ -115,6 +117,15 @@ def _is_wanted(job: str) -> bool:
     except Failed as error:
         say(error.message)
         return False
+
+
+def _show_wait(job: str, reason: str) -> None:
+    """Have Slurm show why the job has no machine yet, unless its user has a comment there."""
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%k"]
+    with contextlib.suppress(Failed):
+        if run(argv, timeout_s=CONTROL_LIMIT_S).text().strip() in ("", "(null)"):
+            words = f"comment=mayfly: {reason}".replace("\n", " ")[:COMMENT_LONGEST]
+            _update(job, words)
 
 
 def _others(environ: Mapping[str, str]) -> bool:
