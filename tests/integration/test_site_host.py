@@ -155,5 +155,7 @@ def test_what_the_site_user_may_not(setting: Setting) -> None:
     wish = claim_fields(outlive=True, user=setting.alice.name, lease="a-lease")
     with pytest.raises(Invalid):
         setting.host.ask("claim", site, **claim_fields(outlive=True))
+    with pytest.raises(Denied):
+        setting.host.ask("claim", site, **{**wish, "user": "root"})
     with pytest.raises(Missing):
         setting.host.ask("claim", site, **{**wish, "user": "nobody-of-that-name"})
