@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("MAYFLY_SITE_KILLS", "20"))
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with somebody("mayfly-site-t") as user, server_of(user, "", start=False) as server:
+    with somebody("mayfly-kills-t") as user, server_of(user, "", start=False) as server:
         fake = server.top / "fake"
         more = "[quota.user]\nmachines = 0\n"
         server.write_config(f'place = "fake"\nfake_directory = "{fake}"\n{more}')
