@@ -16,6 +16,9 @@ FOLDERS = ("src", "tests", "bench", "soak", "docs")
 
 TRUNK = frozenset({"errors", "model", "units", "command", "config", "tomllines"})
 CLICK = frozenset({"click"})
+SITE = frozenset({"ports", "site"})
+SQL = frozenset({"sqlalchemy", "alembic"})
+WEB = frozenset({"fastapi", "starlette", "uvicorn", "pydantic", "jwt", "sqlalchemy"})
 ROOMS = {
     "": Room(imports=frozenset()),
     "errors": Room(imports=frozenset()),
@@ -35,9 +38,22 @@ ROOMS = {
     "policy": Room(imports=TRUNK),
     "host": Room(imports=TRUNK | {"engine", "images", "policy"}),
     "batch": Room(imports=TRUNK | {"engine", "images", "policy", "host"}),
+    # The site half.
+    "ports": Room(imports=frozenset({"errors", "model"})),
+    "site": Room(imports=TRUNK | {"ports"}),
+    "store": Room(imports=TRUNK | SITE, foreign=SQL),
+    "reconcile": Room(imports=TRUNK | SITE | {"store"}),
+    "providers": Room(imports=TRUNK | {"ports", "engine", "host"}),
+    "server": Room(imports=TRUNK | SITE | {"store", "reconcile"}, foreign=WEB),
+    "client": Room(imports=frozenset({"errors"})),
+    "site_wiring": Room(
+        imports=TRUNK | SITE | {"providers", "store", "reconcile", "server", "host"}
+    ),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
     "cli": Room(
-        imports=TRUNK | {"wiring", "engine", "images", "policy", "host", "batch"}, foreign=CLICK
+        imports=TRUNK
+        | {"wiring", "engine", "images", "policy", "host", "batch", "client", "site_wiring"},
+        foreign=CLICK,
     ),
     "__main__": Room(imports=frozenset({"cli"})),
 }

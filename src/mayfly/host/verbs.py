@@ -74,6 +74,7 @@ VERBS: dict[str, Verb] = {
     "join": _quick(joining.join),
     "begun": _quick(joining.begun),
     "list": _quick(machines.list_machines),
+    "images": _quick(machines.list_images),
     "show": _quick(machines.show),
     "logs": _with(machines.logs),
     "delete": _quick(machines.delete),
