@@ -35,6 +35,7 @@ ROOMS = {
     "policy": Room(imports=TRUNK),
     "host": Room(imports=TRUNK | {"engine", "images", "policy"}),
     "batch": Room(imports=TRUNK | {"engine", "images", "policy", "host"}),
+    "ec2": Room(imports=TRUNK, foreign=frozenset({"cryptography"})),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
     "cli": Room(
         imports=TRUNK | {"wiring", "engine", "images", "policy", "host", "batch"}, foreign=CLICK
@@ -43,7 +44,7 @@ ROOMS = {
 }
 """Which part may import which: a drawing of it is in ARCHITECTURE.md."""
 
-CATCHES_ALL = ("mayfly.cli.main", "mayfly.host.guard")
+CATCHES_ALL = ("mayfly.cli.main", "mayfly.ec2.service", "mayfly.host.guard")
 
 
 @functools.cache
