@@ -12,7 +12,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,6 @@ from mayfly.errors import Denied, Failed, Missing
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _FORMAT = b"\x01"
-_NOBODY = secrets.token_urlsafe(30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +62,8 @@ class Vault:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self.decoy = self.issue("", datetime.fromtimestamp(0, UTC)).credential
+        """Nobody's: opened in place of a key that is not known, so that both take the same time."""
 
     def issue(self, owner: str, now: datetime) -> Issued:
         """Make a new key for a user; the caller stores its credential."""
@@ -155,7 +156,7 @@ def authenticate(
     claim = read_claim(request)
     credential = find(claim.access_key)
     # Somebody unknown costs as much time as somebody known, and gets the same words.
-    secret = vault.open(credential) if credential else _NOBODY
+    secret = vault.open(credential or vault.decoy)
     good = check_signature(request, claim, secret)
     if credential is None or not good:
         message = "Mayfly was not able to validate the provided access credentials"
