@@ -163,6 +163,8 @@ class Settings:
     """Hosts that run ``mayfly image serve``, as HOST:PORT: they are asked for chunks of images."""
     plain_registries: tuple[str, ...] = ()
     """Registries that are asked without encryption, as HOST or HOST:PORT."""
+    server: str = ""
+    """Where the site server is, as ``unix:///PATH`` or ``https://HOST``; empty: there is none."""
     event_handler: str = ""
     """A program of the site that is called when images come and go."""
 

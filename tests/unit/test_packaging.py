@@ -40,7 +40,7 @@ ONLY_HERE = {
     "gridengine-master",
     "libslurm-dev",
     "munge",
-    "openssh-client",
+    "postgresql-15",
     "procps",
     "python3-venv",
     "shellcheck",

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from mayfly.cli import lease
 from mayfly.cli.output import Progress, print_json, print_table
 from mayfly.engine import kept
 from mayfly.engine.caller import (
@@ -42,6 +43,7 @@ HEAD = ("ID", "IMAGE", "STATE", "CPUS", "MEMORY", "NETWORK", "AGE", "EXPIRES IN"
 @click.group(
     epilog="""\b
 Examples:
+  mayfly machine create debian-12 --for 8h --name build1 --ssh-key ~/.ssh/id_ed25519.pub
   mayfly machine list
   mayfly machine ssh 7c2kq9xv
   mayfly machine ssh 7c2kq9xv --root -- dmesg
@@ -66,6 +68,16 @@ def list_machines(as_json: bool) -> None:
     found = [_as_item(record) for record in list_records(paths.machines)]
     if (items := _asked("list")) is not None:
         found += items[1]
+    if (leased := lease.listed()) is not None:
+        # Those that a lease stands for are told of by the server.
+        found = [item for item in found if not item.get("lease")]
+        if as_json:
+            found += leased
+        else:
+            lease.show_table(leased)
+            if not found:
+                return
+            click.echo("")
     if as_json:
         print_json(found)
         return
@@ -128,6 +140,9 @@ def _row(item: dict[str, Any], now: float) -> tuple[str, ...]:
 def show(name: str, as_json: bool) -> None:
     """Show everything that is known of one machine."""
     paths, _ = load()
+    if (leased := lease.find(name)) is not None:
+        lease.show_one(leased, as_json=as_json)
+        return
     matching = [_as_item(one) for one in list_records(paths.machines) if one.id == name]
     if not matching and _is_hosted(name):
         matching = [_tell("show", name)["machine"]]
@@ -147,6 +162,8 @@ def show(name: str, as_json: bool) -> None:
 @click.option("-t/-T", "terminal", default=None, help="Force a terminal, or none.")
 def ssh(name: str, command: tuple[str, ...], root: bool, terminal: bool | None) -> None:
     """Enter a machine: a shell, or COMMAND, in it; no ssh server is needed there."""
+    if (leased := lease.find(name)) is not None:
+        lease.enter(leased, command, root=root, terminal=terminal)
     request = _request(command, root, terminal)
     _finish(_enter_hosted(name, request) if _is_hosted(name) else _enter_own(name, request))
 
@@ -259,15 +276,22 @@ def pause(name: str) -> None:
 @click.argument("name", metavar="ID")
 def suspend(name: str) -> None:
     """Write a machine to disk, memory and all, and free what it holds of this host."""
+    if lease.find(name) is not None:
+        lease.want(name, "suspended")
+        return
     answer = _tell("suspend", name)
-    left = show_duration(max(0, answer["machine"]["expires_at"] - time.time()))
-    click.echo(f"suspended {name}, for {left}; 'mayfly machine resume {name}' lets it go on")
+    until = answer["machine"]["expires_at"]
+    left = f", for {show_duration(max(0, until - time.time()))}" if until is not None else ""
+    click.echo(f"suspended {name}{left}; 'mayfly machine resume {name}' lets it go on")
 
 
 @machine.command()
 @click.argument("name", metavar="ID")
 def resume(name: str) -> None:
     """Let a paused, suspended or kept machine go on where it stopped."""
+    if lease.find(name) is not None:
+        lease.want(name, "running")
+        return
     _tell("resume", name)
     click.echo(f"resumed {name}")
 
@@ -316,7 +340,9 @@ def delete(names: tuple[str, ...]) -> None:
     failed: list[MayflyError] = []
     for name in names:
         try:
-            if _is_hosted(name):
+            if lease.find(name) is not None:
+                lease.delete(name)
+            elif _is_hosted(name):
                 _tell("delete", name)
             else:
                 kept.delete(paths.machines, name)
@@ -327,3 +353,7 @@ def delete(names: tuple[str, ...]) -> None:
         click.echo(f"mayfly: {other.message}", err=True)
     if failed:
         raise failed[0]
+
+
+for _command in lease.COMMANDS:
+    machine.add_command(_command)

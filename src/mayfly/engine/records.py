@@ -69,6 +69,8 @@ class Record:
     """host:port pairs of a restricted network."""
     job: str = ""
     """Key of the batch job's right."""
+    lease: str = ""
+    """Of the site server, for which the host service made it; empty: of none."""
     image_sha512: str = ""
     """Of the image's disk; empty: the machine was made by an earlier version."""
     endorsed_sha512: str = ""

@@ -33,6 +33,10 @@ class Caller:
         self.gone = False
         self.machine = ""
         """Id of the machine that lives as long as this connection."""
+        self.is_site = False
+        """Whether it is the site server, which makes and ends machines for users."""
+        self.acting = False
+        """Whether the site server acts for a user here."""
         self.asking = False
         """Whether a request of it is under way."""
         self.idle_since = time.monotonic()
@@ -49,6 +53,12 @@ class Caller:
     def is_root(self) -> bool:
         """Whether it may do what only the administrator may."""
         return self.peer.uid == 0
+
+    def act_for(self, peer: Peer) -> None:
+        """Be another user from here on: for the site server, whose process it stays."""
+        self.peer = peer
+        self.is_site = False
+        self.acting = True
 
     @property
     def is_idle(self) -> bool:

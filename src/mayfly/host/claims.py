@@ -186,6 +186,7 @@ def _own(hosted: Hosted, request: Request) -> None:
             allow=wish.allow,
             disk_mib=wish.disk_mib or 0,
             job=wish.job,
+            lease=wish.lease,
             state=State.STARTING,
             created_at=time.time(),
             expires_at=None if wish.life_s is None else time.time() + wish.life_s,

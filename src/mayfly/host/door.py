@@ -16,6 +16,7 @@ from pathlib import Path
 from mayfly import __version__
 from mayfly.errors import Conflict, Denied, Invalid, MayflyError, Quota, Unavailable
 from mayfly.host import line, protocol
+from mayfly.host.behalf import check_verb
 from mayfly.host.caller import Caller
 from mayfly.host.peer import Peer, peer_of
 from mayfly.host.state import Service
@@ -110,6 +111,7 @@ def _accept(service: Service, door: socket.socket) -> None:
 def take_in(service: Service, connection: socket.socket, peer: Peer) -> None:
     """Listen to somebody from here on, unless there are too many."""
     caller = Caller(connection, peer)
+    caller.is_site = service.site_uid is not None and peer.uid == service.site_uid
     full = _why_full(service, caller)
     if full is not None:
         caller.fail(full)
@@ -178,6 +180,7 @@ def _verb(caller: Caller, message: dict[str, object]) -> Verb:
         raise Invalid(f"this host service ({__version__}) knows no request '{name}'")
     if verb.root_only and not caller.is_root:
         raise Denied(f"'{name}' is for root only")
+    check_verb(caller, name)
     if caller.asking:
         raise Conflict("one request at a time: the one before is not answered yet")
     return verb

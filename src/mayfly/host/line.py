@@ -6,6 +6,7 @@ import itertools
 import time
 
 from mayfly.errors import Conflict, Denied, MayflyError, Quota, Unavailable
+from mayfly.host.behalf import act_for, check_single
 from mayfly.host.caller import Caller
 from mayfly.host.claims import fulfil
 from mayfly.host.guard import guarded
@@ -41,15 +42,19 @@ _turns = itertools.count(1)
 
 def claim(service: Service, caller: Caller, message: dict[str, object]) -> Step[None]:
     """Take a request in; it is answered when its machine is there, or with the reason why not."""
-    service.admitting[caller.uid] += 1
+    uid = caller.uid
+    service.admitting[uid] += 1
     try:
-        request = yield from _admit(service, caller, parse_wish(message))
+        wish = parse_wish(message)
+        wish = yield from act_for(service, caller, wish)
+        request = yield from _admit(service, caller, wish)
+        check_single(service, request.wish)
     except MayflyError as error:
         service.metrics.failed(error)
         caller.fail(error)
         return
     finally:
-        service.admitting[caller.uid] -= 1
+        service.admitting[uid] -= 1
     if caller.gone:
         return
     service.line[request.key] = request

@@ -28,6 +28,12 @@ def list_machines(service: Service, caller: Caller, _: Message) -> None:
     caller.items([as_item(one) for one in found])
 
 
+def list_images(service: Service, caller: Caller, _: Message) -> None:
+    """Answer with the names of the images that this host has, and which disk each is."""
+    found = [{"name": one.name, "pin": one.pin} for one in service.catalogue.list()]
+    caller.items(sorted(found, key=lambda item: item["name"]))
+
+
 def show(service: Service, caller: Caller, message: Message) -> None:
     """Answer with everything that is known of one machine."""
     caller.ok({"machine": as_item(own(service, caller, message))})
@@ -87,6 +93,8 @@ def _missing(name: str) -> Missing:
 
 def may_enter(service: Service, caller: Caller, hosted: Hosted) -> None:
     """Raise ``Denied`` unless the caller may be in the machine; root needs the site's leave."""
+    if caller.is_site and hosted.record.lease:
+        return
     if caller.uid != hosted.record.owner and not service.settings.admin_access:
         raise Denied(
             f"machine '{hosted.id}' belongs to uid {hosted.record.owner}",
@@ -95,6 +103,8 @@ def may_enter(service: Service, caller: Caller, hosted: Hosted) -> None:
 
 
 def _sees(caller: Caller, hosted: Hosted) -> bool:
+    if caller.is_site:
+        return bool(hosted.record.lease)
     return caller.is_root or (hosted.record.owner is not None and hosted.record.owner == caller.uid)
 
 

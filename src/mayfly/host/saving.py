@@ -71,7 +71,9 @@ def put_away(service: Service, hosted: Hosted, state: State, reason: str) -> Ste
     yield from in_child(service, hosted, SUSPENDING, body)
     machine = hosted.machine
     assert machine is not None
-    expires_at = time.time() + service.settings.kept.for_s
+    # A lease says itself how long.
+    leased = bool(hosted.record.lease)
+    expires_at = None if leased else time.time() + service.settings.kept.for_s
     hosted.write(
         replace(hosted.record, state=state, reason=reason[:300], expires_at=expires_at, client=0)
     )

@@ -22,6 +22,7 @@ from mayfly.errors import Conflict, Denied, MayflyError, Unavailable
 from mayfly.host import line, pool, trust
 from mayfly.host.administration import DRAINED
 from mayfly.host.adopt import adopt_all
+from mayfly.host.behalf import site_uid
 from mayfly.host.door import close_door, listen, open_door
 from mayfly.host.expiry import end_expired
 from mayfly.host.limits import overhead_mib, shape_for
@@ -113,6 +114,7 @@ def _new_service(engine: Engine, settings: HostSettings, catalogue: Catalogue) -
         metrics=Metrics(),
         templates=Templates(engine.paths.templates),
         gate=Gate(policy_file=engine.paths.policy_file, site_trust=engine.paths.site_trust),
+        site_uid=site_uid(settings),
         draining=(settings.state / DRAINED).exists(),
     )
     for standby in settings.standby:

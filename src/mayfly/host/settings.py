@@ -128,6 +128,8 @@ class HostSettings:
     requests: Requests = Requests.ANYONE
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    site_user: str = ""
+    """Who makes and ends machines for others: the user of the site server."""
     allow_emulation: bool = False
     uid_first: int = 0x6D62_0000
     overcommit: float = 1.0

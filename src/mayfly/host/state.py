@@ -156,6 +156,8 @@ class Service:
     metrics: Metrics
     templates: Templates
     gate: Gate
+    site_uid: int | None = None
+    """Of the site server's user."""
     loop: Loop = field(default_factory=Loop)
     table: Table = field(default_factory=Table)
     callers: set[Caller] = field(default_factory=set)

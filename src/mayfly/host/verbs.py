@@ -62,6 +62,7 @@ def _quick(answer: Callable[[Service, Caller, Message], None], *, root_only: boo
 VERBS: dict[str, Verb] = {
     "claim": _slow(line.claim),
     "list": _quick(machines.list_machines),
+    "images": _quick(machines.list_images),
     "show": _quick(machines.show),
     "logs": _with(machines.logs),
     "delete": _quick(machines.delete),

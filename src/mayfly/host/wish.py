@@ -43,6 +43,10 @@ class Wish:
     label: str
     job: str
     """Key of the batch job's right, or ""."""
+    user: str = ""
+    """For whom the site server asks; empty: for whoever connected."""
+    lease: str = ""
+    """Of the site server; a lease has one machine."""
     root: bool = False
     """Whether the job is to be root in the machine."""
     network_asked: bool = True
@@ -69,6 +73,8 @@ def parse_wish(message: Mapping[str, Any]) -> Wish:
         life_s=_seconds(message, "life_s"),
         label=_label(message),
         job=_text(message, "job", 200) if message.get("job") else "",
+        user=_text(message, "user", 64) if message.get("user") else "",
+        lease=_text(message, "lease", 64) if message.get("lease") else "",
         root=_flag(message, "root", default=False),
         network_asked=_flag(message, "network_asked", default=True),
     )

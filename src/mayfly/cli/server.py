@@ -1,0 +1,70 @@
+"""``mayfly server``: the site server, which keeps people's leases of machines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from mayfly.errors import Missing
+
+CONFIG = Path("/etc/mayfly/server.toml")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  mayfly server migrate                               # make, or bring up to date, the database
+  mayfly server serve --config /etc/mayfly/server.toml   # as a user of its own; systemd does this
+  mayfly server check
+"""
+)
+def server() -> None:
+    """Run and look after the site server."""
+
+
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help=f"Settings of the server [default: {CONFIG}, if there].",
+)
+
+
+def _parts() -> ModuleType:
+    """Import what only the server needs; raises ``Missing`` where it is not installed."""
+    try:
+        from mayfly import site_wiring  # noqa: PLC0415 - hosts without a server have not all of it
+    except ModuleNotFoundError as error:
+        raise Missing(
+            f"the site server needs the Python package '{error.name}'",
+            hint="pip install 'mayfly[server]'",
+        ) from error
+    return site_wiring
+
+
+def _file(config: Path | None) -> Path | None:
+    return CONFIG if config is None and CONFIG.exists() else config
+
+
+@server.command()
+@_config
+def serve(config: Path | None) -> None:
+    """Run the server in the foreground until SIGTERM; machines go on without it."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    # Of its plugins nobody wants to know.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    _parts().serve(_file(config))
+
+
+@server.command()
+@_config
+def migrate(config: Path | None) -> None:
+    """Make the database's tables, or bring them up to date; safe to call again."""
+    before, after = _parts().migrate(_file(config))
+    done = f"schema {after}" if before == after else f"from {before or 'nothing'} to schema {after}"
+    click.echo(f"the database is up to date: {done}")

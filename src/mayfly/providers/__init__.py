@@ -1,0 +1,1 @@
+"""Places to get machines from, one file each; they know the seam and never each other."""

@@ -1,0 +1,1 @@
+"""The rules of the site half: leases, their time, their room. They decide and touch nothing."""
