@@ -57,7 +57,17 @@ ROOMS = {
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
     "cli": Room(
         imports=TRUNK
-        | {"wiring", "engine", "images", "policy", "host", "batch", "client", "site_wiring", "ec2_wiring"},
+        | {
+            "wiring",
+            "engine",
+            "images",
+            "policy",
+            "host",
+            "batch",
+            "client",
+            "site_wiring",
+            "ec2_wiring",
+        },
         foreign=CLICK,
     ),
     "__main__": Room(imports=frozenset({"cli"})),

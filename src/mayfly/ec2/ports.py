@@ -50,12 +50,14 @@ class Machines(Protocol):
 
         :raises Missing: one of them is not this user's
         :raises Conflict: one of them is in a state that does not allow it
+        :raises Fault: ``UnsupportedOperation``, where this verb cannot be had
         """
 
     def console(self, owner: str, instance: str) -> Console:
         """Give the newest 64 KiB of its console.
 
         :raises Missing: it is not this user's
+        :raises Fault: ``UnsupportedOperation``, where consoles cannot be had
         """
 
 
