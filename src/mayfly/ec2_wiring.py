@@ -67,7 +67,7 @@ def service_of(settings: ServerSettings, site: Site) -> Service:
         for name, each in settings.ec2.types.items()
     )
     machines = LeasedMachines(site=site, sizes=sizes, people=local_asker)
-    notes = Notes(site.database)
+    notes = Notes(site.database, site.clock)
     backend = Backend(
         machines=machines,
         key_pairs=notes,

@@ -131,7 +131,7 @@ def read_key_file(path: Path) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(1024)
     except FileNotFoundError:
-        hint = "restore it from a backup; without it no EC2 key works"
+        hint = "'mayfly ec2 issue' makes the first one; one that was lost comes from a backup only"
         raise Missing(f"there is no key file {path}", hint=hint) from None
     except PermissionError as error:
         raise Denied(f"cannot read the key file {path}: {error.strerror}") from error

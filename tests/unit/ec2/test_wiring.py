@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,34 @@ def test_a_key_is_issued_used_and_revoked(config: Path) -> None:
     assert code(client("DescribeInstances")) == "AuthFailure"
     with pytest.raises(Missing, match="no EC2 key"):
         ec2_wiring.revoke_key(config, issued.credential.access_key)
+    database.close()
+
+
+def test_what_ended_is_forgotten_with_its_tags(config: Path) -> None:
+    settings = load_server_settings(config)
+    database = database_of(settings)
+    clock = Clock()
+    clock.now = datetime.now(UTC)
+    site = replace(site_of(settings, database), clock=lambda: clock().timestamp())
+    issued = ec2_wiring.issue_key(config, ME)
+    client = Client(replace(ec2_wiring.service_of(settings, site), clock=clock), issued, clock)
+    order: dict[str, str | int]
+    order = {"ImageId": "debian-12", "MinCount": 1, "MaxCount": 1, "ClientToken": "t"}
+    (made,) = client("RunInstances", **order)["Instances"]
+    client("CreateTags", ResourceId__1=made["InstanceId"], Tag__1__Key="a")
+    client("TerminateInstances", InstanceId__1=made["InstanceId"])
+    with ThreadPoolExecutor(1) as pool:
+        site.reconciler.round(pool)
+    with ThreadPoolExecutor(1) as pool:
+        site.reconciler.round(pool)
+    (shown,) = client("DescribeInstances")["Reservations"][0]["Instances"]
+    assert shown["State"]["Name"] == "terminated"
+    assert len(client("DescribeTags")["Tags"]) == 1
+    clock.move(3700)
+    assert client("DescribeInstances")["Reservations"] == []
+    assert client("DescribeTags")["Tags"] == []
+    (fresh,) = client("RunInstances", **order)["Instances"]
+    assert fresh["InstanceId"] != made["InstanceId"]
     database.close()
 
 

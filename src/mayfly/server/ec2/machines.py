@@ -30,7 +30,7 @@ from mayfly.ec2.values import (
 )
 from mayfly.errors import Conflict, Denied, Missing, Quota
 from mayfly.model import State
-from mayfly.server.ec2.notes import write_tag
+from mayfly.server.ec2.notes import SHOWN_AFTER_END_S, forget, write_tag
 from mayfly.server.site import Site, Wish
 from mayfly.site.lease import Lease, Wanted
 from mayfly.site.people import Asker, Roles, asker_of
@@ -39,7 +39,6 @@ from mayfly.store import leases as rows
 from mayfly.store import log as diary
 from mayfly.store.log import By
 
-SHOWN_AFTER_END_S = 3600.0
 _TRIAL = "trial run"
 """No client's token has a space in it."""
 
@@ -154,6 +153,7 @@ class LeasedMachines:
 
     def _run_once(self, asker: Asker, order: Order) -> None:
         with self.site.database.writing() as connection:
+            forget(connection, asker.name, self.site.clock())
             if not self._known(connection, asker.name, order):
                 self._add_all(connection, asker, order)
 

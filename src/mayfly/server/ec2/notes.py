@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Select, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from mayfly.ec2.credentials import Credential
 from mayfly.ec2.values import KeyPair, Tag
 from mayfly.errors import Conflict, Quota
-from mayfly.store import ec2tables
+from mayfly.store import ec2tables, tables
 from mayfly.store.database import Database
+
+SHOWN_AFTER_END_S = 3600.0
+"""How long an instance is shown after its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Notes:
     """What users note, and the keys they sign with."""
 
     database: Database
+    clock: Callable[[], float] = time.time
 
     def key_pairs(self, owner: str) -> tuple[KeyPair, ...]:
         """Give all of a user's."""
@@ -52,9 +57,12 @@ class Notes:
             connection.execute(delete(tags).where(of_it))
 
     def tags(self, owner: str) -> tuple[Tag, ...]:
-        """Give all of a user's."""
+        """Give all of a user's, but those of instances that are no longer shown."""
         table = ec2tables.tags
-        query = select(table.c.resource, table.c.key, table.c.value).where(table.c.owner == owner)
+        query = select(table.c.resource, table.c.key, table.c.value).where(
+            table.c.owner == owner,
+            table.c.resource.not_in(forgotten(owner, self.clock())),
+        )
         with self.database.reading() as connection:
             return tuple(Tag(**row) for row in connection.execute(query).mappings())
 
@@ -105,6 +113,29 @@ class Notes:
         with self.database.writing() as connection:
             gone = delete(table).where(table.c.access_key == access_key)
             return connection.execute(gone).rowcount > 0
+
+
+def forgotten(owner: str, now: float) -> Select[tuple[str]]:
+    """Give the query for a user's instances that ended too long ago to be shown."""
+    leases, mine = tables.leases.c, ec2tables.instances.c
+    return (
+        select(mine.id)
+        .join(tables.leases, leases.id == mine.lease)
+        .where(mine.owner == owner, leases.ended_at <= now - SHOWN_AFTER_END_S)
+    )
+
+
+def forget(connection: Connection, owner: str, now: float) -> None:
+    """Remove what was noted about those, and the orders that nothing is left of."""
+    old = connection.execute(forgotten(owner, now)).scalars().all()
+    tags, mine, orders = ec2tables.tags, ec2tables.instances, ec2tables.orders
+    if not old:
+        return
+    connection.execute(delete(tags).where(tags.c.owner == owner, tags.c.resource.in_(old)))
+    connection.execute(delete(mine).where(mine.c.owner == owner, mine.c.id.in_(old)))
+    left = select(mine.c.reservation).where(mine.c.owner == owner)
+    gone = delete(orders).where(orders.c.owner == owner, orders.c.reservation.not_in(left))
+    connection.execute(gone)
 
 
 def write_tag(connection: Connection, owner: str, tag: Tag) -> None:
