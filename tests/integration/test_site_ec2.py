@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError, WaiterError  # type: ignore[import-untyped]
 
 from tests.integration.host import Host, host_of
 from tests.integration.people import Someone, somebody
@@ -56,6 +56,18 @@ class Setting:
             aws_secret_access_key=key["secret"],
         )
 
+    def wait(self, ec2: Any, what: str, instance: str) -> None:
+        """Wait with one of boto3's waiters; says what everybody has said if it gives up."""
+        try:
+            ec2.get_waiter(what).wait(InstanceIds=[instance], WaiterConfig=QUICK)
+        except WaiterError as error:
+            answer = ec2.describe_instances(InstanceIds=[instance])["Reservations"]
+            raise AssertionError((what, answer, self.said())) from error
+
+    def said(self) -> str:
+        """Give what both services said."""
+        return self.server.log.read_text()[-4000:] + self.host.log.read_text()[-4000:]
+
     def run(self, *words: str) -> str:
         """Run a command as Alice; gives its output."""
         prefix = ["setpriv", f"--reuid={self.alice.uid}", f"--regid={self.alice.uid}"]
@@ -68,8 +80,7 @@ class Setting:
             cwd="/",
             env={**os.environ, "HOME": str(self.alice.home), "MAYFLY_SERVER": self.server.url},
         )
-        said = self.server.log.read_text()[-3000:] + self.host.log.read_text()[-3000:]
-        assert done.returncode == 0, (words, done.stderr, said)
+        assert done.returncode == 0, (words, done.stderr, self.said())
         return done.stdout
 
 
@@ -123,8 +134,8 @@ def test_a_machine_from_boto3_to_ssh(setting: Setting) -> None:
     made = ec2.run_instances(**order)["Instances"][0]["InstanceId"]
     assert ec2.run_instances(**order)["Instances"][0]["InstanceId"] == made
     ids = [made]
-    ec2.get_waiter("instance_running").wait(InstanceIds=ids, WaiterConfig=QUICK)
-    ec2.get_waiter("instance_status_ok").wait(InstanceIds=ids, WaiterConfig=QUICK)
+    setting.wait(ec2, "instance_running", made)
+    setting.wait(ec2, "instance_status_ok", made)
 
     mayfly = str(Path(sys.executable).with_name("mayfly"))
     config = setting.alice.home / "ssh_config"
@@ -133,11 +144,11 @@ def test_a_machine_from_boto3_to_ssh(setting: Setting) -> None:
     assert setting.run(*ssh, "-l", "root", made, "id -u") == "0\n"
 
     ec2.stop_instances(InstanceIds=ids)
-    ec2.get_waiter("instance_stopped").wait(InstanceIds=ids, WaiterConfig=QUICK)
+    setting.wait(ec2, "instance_stopped", made)
     ec2.start_instances(InstanceIds=ids)
-    ec2.get_waiter("instance_running").wait(InstanceIds=ids, WaiterConfig=QUICK)
+    setting.wait(ec2, "instance_running", made)
     ec2.terminate_instances(InstanceIds=ids)
-    ec2.get_waiter("instance_terminated").wait(InstanceIds=ids, WaiterConfig=QUICK)
+    setting.wait(ec2, "instance_terminated", made)
     assert ec2.describe_instances()["Reservations"][0]["Instances"][0]["State"]["Code"] == 48
 
 

@@ -17,6 +17,7 @@ from mayfly import ec2_wiring
 from mayfly.cli.ec2 import ec2
 from mayfly.ec2.credentials import Vault, read_key_file
 from mayfly.errors import Denied, Invalid, Missing
+from mayfly.model import State
 from mayfly.server.ec2.machines import local_asker
 from mayfly.server.ec2.notes import Notes
 from mayfly.server.settings import load_server_settings
@@ -96,6 +97,41 @@ def test_what_ended_is_forgotten_with_its_tags(config: Path) -> None:
     assert client("DescribeTags")["Tags"] == []
     (fresh,) = client("RunInstances", **order)["Instances"]
     assert fresh["InstanceId"] != made["InstanceId"]
+    database.close()
+
+
+def test_a_failed_instance_can_be_terminated(config: Path) -> None:
+    settings = load_server_settings(config)
+    database = database_of(settings)
+    site = site_of(settings, database)
+    issued = ec2_wiring.issue_key(config, ME)
+    clock = Clock()
+    clock.now = datetime.now(UTC)
+    client = Client(ec2_wiring.service_of(settings, site), issued, clock)
+    order: dict[str, str | int]
+    order = {"ImageId": "debian-12", "MinCount": 1, "MaxCount": 1}
+    (made,) = client("RunInstances", **order)["Instances"]
+
+    def rounds() -> None:
+        for _ in range(2):
+            with ThreadPoolExecutor(1) as pool:
+                site.reconciler.round(pool)
+
+    rounds()
+    for file in settings.fake_directory.glob("*.machine"):
+        file.unlink()
+    rounds()
+    (shown,) = client("DescribeInstances")["Reservations"][0]["Instances"]
+    assert (shown["State"]["Name"], shown["StateReason"]["Message"]) == (
+        "terminated",
+        "its machine has ended",
+    )
+    assert site.find(local_asker(ME), made["InstanceId"]).state is State.FAILED
+    assert code(client("TerminateInstances", InstanceId__1=made["InstanceId"])) == ""
+    rounds()
+    with pytest.raises(Missing):
+        site.find(local_asker(ME), made["InstanceId"])
+    assert code(client("TerminateInstances", InstanceId__1=made["InstanceId"])) == ""
     database.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -50,7 +51,6 @@ _WANTED = {
 _THERE = {
     Verb.START: frozenset({Phase.RUNNING, Phase.PENDING}),
     Verb.STOP: frozenset({Phase.STOPPED, Phase.STOPPING}),
-    Verb.TERMINATE: frozenset({Phase.TERMINATED, Phase.SHUTTING_DOWN}),
 }
 """Where nothing is left to be done."""
 
@@ -146,8 +146,10 @@ class LeasedMachines:
         raise _not_offered("the console")
 
     def _want(self, owner: str, verb: Verb, instance: Instance) -> Change:
-        if instance.phase not in _THERE[verb]:
-            self.site.want(self.people(owner), instance.id, _WANTED[verb])
+        # One that failed is shown as terminated, but holds its place in the quota until it is gone.
+        if verb is Verb.TERMINATE or instance.phase not in _THERE[verb]:
+            with contextlib.suppress(*([Missing] if verb is Verb.TERMINATE else [])):
+                self.site.want(self.people(owner), instance.id, _WANTED[verb])
         after = {each.id: each.phase for each in self.instances(owner)}.get(instance.id)
         return Change(id=instance.id, before=instance.phase, after=after or Phase.TERMINATED)
 
