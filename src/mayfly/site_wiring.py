@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mayfly.command import run
-from mayfly.errors import Denied
+from mayfly.errors import Denied, MayflyError
+from mayfly.model import Finding
 from mayfly.ports import Place
 from mayfly.providers.fake import FakePlace
 from mayfly.providers.host import HostPlace
@@ -53,6 +55,38 @@ def serve(config: Path | None) -> None:
 def migrate(config: Path | None) -> tuple[str, str]:
     """Bring the database up to date; gives the schema before and after."""
     return schema.migrate(database_of(load_server_settings(config)))
+
+
+def check(config: Path | None) -> list[Finding]:
+    """Say what the server needs and whether it is there; raises for wrong settings only."""
+    settings = load_server_settings(config)
+    database = database_of(settings)
+    looks: list[tuple[str, Callable[[], str]]] = [
+        ("database", lambda: _schema_of(database)),
+        ("place", lambda: _images_of(settings)),
+        ("issuers", lambda: f"{len(door_of(settings).tokens.issuers)} believed"),
+    ]
+    found = [_looked(name, look) for name, look in looks]
+    database.close()
+    return found
+
+
+def _looked(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name=name, ok=True, detail=look())
+    except MayflyError as error:
+        return Finding(name=name, ok=False, detail=error.message, mend=error.hint)
+
+
+def _schema_of(database: Database) -> str:
+    schema.check(database)
+    return f"schema {schema.newest()}"
+
+
+def _images_of(settings: ServerSettings) -> str:
+    place = place_of(settings)
+    place.machines()
+    return f"images: {', '.join(sorted(one.image for one in place.offers())) or 'none'}"
 
 
 def database_of(settings: ServerSettings) -> Database:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from mayfly.errors import Denied, Invalid, Missing
+from mayfly.host import client
 from tests.integration.host import Host, User, claim_fields, host_of
 from tests.integration.people import Someone, somebody
 from tests.integration.site import Server, server_of
@@ -152,8 +154,10 @@ def test_what_the_site_user_may_not(setting: Setting) -> None:
     with pytest.raises(Missing):
         setting.host.ask("delete", site, machine="23456789")
     # It speaks for somebody, or not at all.
-    wish = claim_fields(outlive=True, user=setting.alice.name, lease="a-lease")
-    with pytest.raises(Invalid):
-        setting.host.ask("claim", site, **claim_fields(outlive=True))
-    with pytest.raises(Missing):
-        setting.host.ask("claim", site, **{**wish, "user": "nobody-of-that-name"})
+    for changes, kind in (
+        ({}, Invalid),
+        ({"user": "root", "lease": "a-lease"}, Denied),
+        ({"user": "nobody-of-that-name", "lease": "a-lease"}, Missing),
+    ):
+        with closing(setting.host.connect(site)) as connection, pytest.raises(kind):
+            client.call(connection, "claim", claim_fields(outlive=True, **changes))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
 import click
 
+from mayfly.cli.output import plain, print_json
 from mayfly.errors import Missing
 
 CONFIG = Path("/etc/mayfly/server.toml")
@@ -68,3 +70,16 @@ def migrate(config: Path | None) -> None:
     before, after = _parts().migrate(_file(config))
     done = f"schema {after}" if before == after else f"from {before or 'nothing'} to schema {after}"
     click.echo(f"the database is up to date: {done}")
+
+
+@server.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def check(config: Path | None, as_json: bool) -> None:
+    """Say whether the server has what it needs: exit status 0, or 1 with what is wrong."""
+    found = _parts().check(_file(config))
+    if as_json:
+        print_json([asdict(each) for each in found])
+    for each in [] if as_json else found:
+        click.echo(f"{'ok  ' if each.ok else 'FAIL'}  {each.name}: {plain(each.detail)}")
+    sys.exit(0 if all(each.ok for each in found) else 1)

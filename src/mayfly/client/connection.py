@@ -94,7 +94,7 @@ def dial(address: Address, timeout_s: float | None = TIMEOUT_S) -> socket.socket
             where = address.socket or f"{address.host}:{address.port}"
             raise Unavailable(
                 f"no site server answers at {where}: {error.strerror or error}",
-                hint="'systemctl status mayfly-server' on its host says more",
+                hint="'mayfly server serve' must run on its host",
             ) from error
         stack.pop_all()
         return plain

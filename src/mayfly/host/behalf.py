@@ -72,6 +72,8 @@ def act_for(service: Service, caller: Caller, wish: Wish) -> Step[Wish]:
         raise Invalid(f"{wish.user[:100]!r} is no name of a user")
     check_single(service, wish)
     peer = yield from _look_up(wish.user, caller.peer)
+    if peer.uid == 0:
+        raise Denied("the site server makes no machines for root")
     caller.act_for(peer)
     return wish
 

@@ -24,7 +24,7 @@ class FakePlace:
     """Machines that are files, named for the key that they were launched for."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
 
     def offers(self) -> Sequence[Offer]:
@@ -34,7 +34,7 @@ class FakePlace:
     def machines(self) -> Sequence[Seen]:
         """Give what was launched and not ended."""
         found = []
-        for file in self._directory.glob("*" + _SUFFIX):
+        for file in self.directory.glob("*" + _SUFFIX):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 words = json.loads(file.read_text())
                 key = file.name.removesuffix(_SUFFIX)
@@ -46,7 +46,7 @@ class FakePlace:
         if spec.image not in IMAGES:
             raise Missing(f"there is no image '{spec.image}'")
         fresh = {"id": secrets.token_hex(4), "state": State.RUNNING.value, "user": spec.user}
-        unnamed = self._directory / f".{key}-{secrets.token_hex(4)}"
+        unnamed = self.directory / f".{key}-{secrets.token_hex(4)}"
         unnamed.write_text(json.dumps(fresh))
         try:
             # Whole or not at all, and once.
@@ -97,4 +97,4 @@ class FakePlace:
     def _file(self, key: str) -> Path:
         if not key or not all(letter.isalnum() or letter == "-" for letter in key):
             raise Conflict(f"{key!r} is no key of a machine")
-        return self._directory / f"{key}{_SUFFIX}"
+        return self.directory / f"{key}{_SUFFIX}"

@@ -79,7 +79,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     except OSError as error:
         os.write(2, ("lo: %s\n" % error).encode())
 
-words = [os.path.join(top, header["loader"]), "--library-path", top]
+# The server starts itself anew for each connection if it finds the file of its own name: then it
+# would have to do without our loader. With a name that is no file it forks.
+words = [os.path.join(top, header["loader"]), "--argv0", "mayfly-ssh", "--library-path", top]
 environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -105,7 +107,7 @@ if not os.path.exists(host_key):
     tell(keygen, "-t", "ed25519", "-f", host_key)
 public = [l for l in tell(keygen, "-y", "-f", host_key).splitlines() if l.startswith("ssh-")]
 if not listens():
-    server = [os.path.join(top, "dropbear"), "-s", "-r", host_key, "-P", "/dev/null"]
+    server = [os.path.join(top, "dropbear"), "-s", "-r", host_key, "-P", os.path.join(top, "pid")]
     tell(*server, "-p", "127.0.0.1:%d" % header["port"])
 deadline = time.monotonic() + 20
 while not listens():

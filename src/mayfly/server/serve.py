@@ -27,7 +27,21 @@ def serve(app: FastAPI, reconciler: Reconciler, sockets: list[socket.socket]) ->
     """Serve until SIGTERM; what is under way is finished first."""
     thread = threading.Thread(target=reconciler.run, name="reconcile")
     thread.start()
-    config = uvicorn.Config(
+    # uvicorn sends itself the signal again when it has stopped: we are not done by then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        asyncio.run(uvicorn.Server(config_of(app)).serve(sockets=sockets))
+    finally:
+        reconciler.stop()
+        thread.join()
+        for each in sockets:
+            each.close()
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """Give how an application is served."""
+    return uvicorn.Config(
         app,
         http=PeerHttp,
         ws=PeerSocket,
@@ -40,16 +54,6 @@ def serve(app: FastAPI, reconciler: Reconciler, sockets: list[socket.socket]) ->
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=65_536,
     )
-    # uvicorn sends itself the signal again when it has stopped: we are not done by then.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        asyncio.run(uvicorn.Server(config).serve(sockets=sockets))
-    finally:
-        reconciler.stop()
-        thread.join()
-        for each in sockets:
-            each.close()
 
 
 def listen(path: Path | None, address: str) -> list[socket.socket]:

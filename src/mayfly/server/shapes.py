@@ -31,8 +31,8 @@ class NewLease(_Shape):
     """A machine that is asked for."""
 
     image: Word
-    cpus: int = Field(default=1, ge=1, le=255)
-    memory_mib: int = Field(default=512, ge=64, le=1 << 22)
+    cpus: int = Field(default=1, ge=1, le=255, strict=True)
+    memory_mib: int = Field(default=512, ge=64, le=1 << 22, strict=True)
     network: Literal["none", "open"] = "none"
     name: Name | None = None
     group: Word | None = None
