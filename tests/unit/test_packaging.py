@@ -22,6 +22,7 @@ PACKAGING = REPOSITORY / "packaging"
 UNIT = PACKAGING / "mayfly-host.service"
 # Of scripts/packages.txt, what an installed Mayfly never runs.
 ONLY_HERE = {
+    "awscli",
     "btrfs-progs",
     "bubblewrap",
     "busybox-static",

@@ -38,28 +38,43 @@ ROOMS = {
     "policy": Room(imports=TRUNK),
     "host": Room(imports=TRUNK | {"engine", "images", "policy"}),
     "batch": Room(imports=TRUNK | {"engine", "images", "policy", "host"}),
+    "ec2": Room(imports=TRUNK, foreign=frozenset({"cryptography"})),
     # The site half.
     "ports": Room(imports=frozenset({"errors", "model"})),
     "site": Room(imports=TRUNK | {"ports"}),
     "store": Room(imports=TRUNK | SITE, foreign=SQL),
     "reconcile": Room(imports=TRUNK | SITE | {"store"}),
     "providers": Room(imports=TRUNK | {"ports", "engine", "host"}),
-    "server": Room(imports=TRUNK | SITE | {"store", "reconcile"}, foreign=WEB),
+    "server": Room(imports=TRUNK | SITE | {"store", "reconcile", "ec2"}, foreign=WEB),
     "client": Room(imports=frozenset({"errors"})),
     "site_wiring": Room(
         imports=TRUNK | SITE | {"providers", "store", "reconcile", "server", "host"}
     ),
+    "ec2_wiring": Room(
+        imports=TRUNK | {"site", "store", "server", "ec2", "site_wiring"},
+        foreign=frozenset({"uvicorn"}),
+    ),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
     "cli": Room(
         imports=TRUNK
-        | {"wiring", "engine", "images", "policy", "host", "batch", "client", "site_wiring"},
+        | {
+            "wiring",
+            "engine",
+            "images",
+            "policy",
+            "host",
+            "batch",
+            "client",
+            "site_wiring",
+            "ec2_wiring",
+        },
         foreign=CLICK,
     ),
     "__main__": Room(imports=frozenset({"cli"})),
 }
 """Which part may import which: a drawing of it is in ARCHITECTURE.md."""
 
-CATCHES_ALL = ("mayfly.cli.main", "mayfly.host.guard")
+CATCHES_ALL = ("mayfly.cli.main", "mayfly.ec2.service", "mayfly.host.guard")
 
 
 @functools.cache

@@ -22,6 +22,7 @@ COMMANDS = {
     "trust": ("mayfly.cli.trust", "trust", "Say whose images this site believes."),
     "policy": ("mayfly.cli.policy", "policy", "Show and explain who may run what."),
     "host": ("mayfly.cli.host", "host", "Run and ask the host service."),
+    "ec2": ("mayfly.cli.ec2", "ec2", "The EC2 API of the site, and its keys."),
     "server": ("mayfly.cli.server", "server", "Run the site server: leases of machines."),
     "batch": ("mayfly.cli.batch", "batch", "Let jobs of a batch system run in machines."),
     "job": ("mayfly.cli.job", "job", "Look at jobs of a batch system."),

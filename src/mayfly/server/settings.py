@@ -108,6 +108,30 @@ class IssuerSettings(_Section):
     """Which local user each subject is; without an entry, the claim itself is the name."""
 
 
+class Ec2TypeSettings(_Section):
+    """A size that has a name in EC2's words."""
+
+    cpus: int = Field(ge=1)
+    memory: Memory
+
+
+class Ec2Settings(_Section):
+    """``[ec2]``: the EC2 query API, a process of its own."""
+
+    listen: str = "127.0.0.1:8773"
+    endpoint: str = ""
+    """What clients are told to be its ``HOST:PORT``; empty: as ``listen``."""
+    key_file: Path = Field(default=Path("/var/lib/mayfly/server/ec2.key"), strict=False)
+    region: str = "site"
+    types: dict[str, Ec2TypeSettings] = Field(
+        default={
+            "m1.small": Ec2TypeSettings(cpus=1, memory="1G"),  # type: ignore[arg-type]  # as in the file
+            "m1.large": Ec2TypeSettings(cpus=2, memory="4G"),  # type: ignore[arg-type]  # as in the file
+        },
+        min_length=1,
+    )
+
+
 class ServerSettings(_Section):
     """All settings of the site server."""
 
@@ -123,6 +147,7 @@ class ServerSettings(_Section):
     """A program of the site that is called with an event, as JSON on standard input."""
     leases: LeaseSettings = LeaseSettings()
     quota: QuotaSettings = QuotaSettings()
+    ec2: Ec2Settings = Ec2Settings()
     roles: RoleSettings = RoleSettings()
     issuer: list[IssuerSettings] = []
 

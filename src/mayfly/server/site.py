@@ -106,6 +106,10 @@ class Site:
         self.reconciler.wake()
         return lease
 
+    def planned(self, asker: Asker, wish: Wish) -> Lease:
+        """Give the lease that a wish would make now; nothing is written down."""
+        return self._plan(asker, wish, self.clock())
+
     def _plan(self, asker: Asker, wish: Wish, now: float) -> Lease:
         group = wish.group or asker.groups[0]
         if group not in asker.groups:

@@ -14,9 +14,9 @@ from mayfly.site.lease import Lease, Wanted
 from mayfly.site.quota import Amounts, Quotas
 from mayfly.store import answers, leases, log, schema
 from mayfly.store.database import Database
+from mayfly.store.ec2tables import metadata
 from mayfly.store.leases import Scope
 from mayfly.store.log import By
-from mayfly.store.tables import metadata
 from tests.unit.site.samples import NOW, lease
 
 ALL = Scope(everything=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from mayfly.store.tables import metadata
+from mayfly.store.ec2tables import metadata
 
 with context.config.attributes["database"].writing() as connection:
     context.configure(connection=connection, target_metadata=metadata)

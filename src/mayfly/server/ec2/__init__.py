@@ -1,0 +1,1 @@
+"""The EC2 API's ports, over the leases of this site."""
