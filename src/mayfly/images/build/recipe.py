@@ -56,6 +56,8 @@ _SETTLE_INITRAMFS = (
     'chroot "$1" /bin/sh -ec \'cd $(mktemp -d); gzip -dc /initrd.img | cpio -id --quiet; '
     'find . -exec touch -hd @"$SOURCE_DATE_EPOCH" {} +; find . | LC_ALL=C sort | '
     'cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -9n > "$(readlink -f /initrd.img)"; '
+    # Whoever builds must read it, and in a user namespace it is somebody else's.
+    'chmod 0644 "$(readlink -f /initrd.img)"; '
     'rm -rf "$PWD"\''
 )
 
