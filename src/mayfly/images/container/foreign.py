@@ -33,8 +33,8 @@ from mayfly.images.room import check_room
 from mayfly.model import Image
 from mayfly.units import MIB
 
-BUILDERS = {Family.UBUNTU: "mmdebstrap", Family.RPM: "dnf"}
-"""Program of each family, which is the name of its Debian package, too."""
+BUILDERS = {Family.UBUNTU: ("mmdebstrap",), Family.RPM: ("dnf", "rpm")}
+"""Programs of each family, which are the names of their Debian packages, too."""
 _BAD_SIGNATURE = ("GPG check FAILED", "NO_PUBKEY", "is not signed", "BADSIG", "EXPKEYSIG")
 _NOT_THERE = (
     "Failed to download metadata",
@@ -100,12 +100,12 @@ def archive_of(wanted: Blueprint) -> Archive:
 
 def check_builder(family: Family) -> None:
     """Refuse to begin on a host that lacks the program which installs the packages."""
-    program = BUILDERS[family]
-    if shutil.which(program, path=_PATH) is None:
+    missing = [each for each in BUILDERS[family] if shutil.which(each, path=_PATH) is None]
+    if missing:
         raise Failed(
-            f"cannot build an image of this distribution without {program}",
-            hint=f"sudo apt install {program}; or make the disk elsewhere and bring it in by "
-            "'mayfly image import'",
+            f"cannot build an image of this distribution without {', '.join(missing)}",
+            hint=f"sudo apt install {' '.join(missing)}; or make the disk elsewhere and bring it "
+            "in by 'mayfly image import'",
         )
 
 
@@ -301,7 +301,7 @@ def _manifest(wanted: Blueprint, mirror: Mirror, place: Scratch) -> Manifest:
     else:
         packages, epoch, used = installed(place.tree), epoch_of(place.tree), {}
     if not packages:
-        raise Failed(f"{BUILDERS[wanted.recipe.family]} installed no package")
+        raise Failed(f"{BUILDERS[wanted.recipe.family][0]} installed no package")
     return Manifest(
         name=wanted.title,
         recipe=Path(wanted.source).name or wanted.recipe.name,
