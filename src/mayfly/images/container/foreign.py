@@ -122,6 +122,7 @@ def _opened(
     with scratch() as place:
         check_room(place.top, _ROOM_TREE)
         report("packages", None)
+        archive = replace(archive, keyring=str(_public_copy(Path(archive.keyring), place)))
         hear = Hearing(report, say)
         _FILL[wanted.recipe.family](wanted, archive, place, hear)
         if wanted.has_setup:
@@ -136,6 +137,14 @@ def _opened(
             part = Part(fd=tar.fileno(), offset=0, size=os.fstat(tar.fileno()).st_size)
             source = f"recipe {wanted.recipe.name} from {archive.mirror.main}"
             yield Contents(layers=(part,), config=None, source=source, manifest=manifest)
+
+
+def _public_copy(keyring: Path, place: Scratch) -> Path:
+    """Copy the keys to where apt's own user and a namespace's root can read them."""
+    copy = place.top / f"keyring{keyring.suffix}"
+    shutil.copyfile(keyring, copy)
+    copy.chmod(0o644)
+    return copy
 
 
 def _run(
@@ -161,7 +170,7 @@ def failed(program: str, ended: Ended, archive: Archive | None) -> MayflyError:
         return error
     if any(words in said for words in _BAD_SIGNATURE):
         return Untrusted(
-            f"what {archive.mirror.main} has is not signed with a key of {archive.keyring}: "
+            f"what {archive.mirror.main} has is not signed with one of the keys that were given: "
             f"{error.message}",
             hint="take the distribution's own mirror and keys; compare their fingerprints",
         )
