@@ -112,6 +112,7 @@ def _fill(tree: Path) -> None:
             package = source.name == "__init__.py"
             path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
             _copy(source, stdlib / path)
+    _compile(stdlib)
     if os.path.exists(SSHFS):
         _copy(Path(SSHFS), tree / "bin/sshfs")
         programs.append(Path(SSHFS))
@@ -127,6 +128,32 @@ def _fill(tree: Path) -> None:
     for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
         # Whatever the maker's umask: the guest's users must get there.
         folder.chmod(0o755)
+
+
+_COMPILE = """\
+import pathlib, py_compile, sys
+top, mount = pathlib.Path(sys.argv[1]), sys.argv[2]
+for source in sorted(top.rglob("*.py")):
+    py_compile.compile(
+        str(source),
+        dfile=f"{mount}/{source.relative_to(top.parent.parent)}",
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+"""
+
+
+def _compile(stdlib: Path) -> None:
+    """Compile every module: under emulation the guest would take a second for it at each boot.
+
+    By the interpreter that goes onto the disk, since each has a format of its own. Python looks
+    neither at the time nor at the content of the source, which cannot change there; it is only
+    read to show a line that failed.
+    """
+    argv = [interpreter(), "-I", "-S", "-c", _COMPILE, str(stdlib), MOUNT]
+    run(argv, timeout_s=TOOL_TIMEOUT_S)
+    for compiled in stdlib.rglob("*.pyc"):
+        compiled.chmod(0o644)
 
 
 def _add(tree: Path, context: Context) -> None:

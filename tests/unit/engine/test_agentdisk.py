@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,21 @@ def test_cloud_init_starts_the_agent_and_does_nothing_else(made: Made) -> None:
     assert words[:2] == ["sh", "-c"]
     assert words[2].endswith(f"sh {MOUNT}/start")
     assert "-o ro" in words[2]
+
+
+@needs_xorriso
+def test_no_guest_has_to_compile_a_module(made: Made) -> None:
+    sources = list(made.tree.rglob("*.py"))
+    assert len(sources) > 50
+    for source in sources:
+        (compiled,) = (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")
+        head = compiled.read_bytes()[:8]
+        assert head[:4] == MAGIC_NUMBER
+        assert head[4:] == b"\1\0\0\0"  # by content, which is not looked at
+        assert compiled.stat().st_mode & 0o044 == 0o044
+        assert marshal.loads(compiled.read_bytes()[16:]).co_filename == (
+            f"{MOUNT}/{source.relative_to(made.tree)}"
+        )
 
 
 @needs_xorriso

@@ -15,10 +15,11 @@ from mayfly.images.build.builder import build
 from mayfly.images.build.farm.blueprint import Blueprint
 from mayfly.images.build.farm.manifest import read_pins
 from mayfly.images.build.farm.reader import is_file, read_blueprint, read_script
-from mayfly.images.build.mirror import given_mirror
+from mayfly.images.build.mirror import mirror_for
 from mayfly.images.build.recipe import RECIPES, Init, check_disk_bytes, find_recipe
 from mayfly.images.catalogue.reference import check_name
 from mayfly.images.container.convert import Wish
+from mayfly.images.container.foreign import build_foreign
 from mayfly.images.registry.reference import SCHEME
 from mayfly.images.sources import Ways, import_source
 from mayfly.images.transfer.whole import Terms
@@ -34,6 +35,7 @@ Examples:
   mayfly image build debian-12 --package python3 --script setup.sh --name tools
   mayfly image build tools.toml --new-version
   mayfly image build debian-13 --mirror http://mirror.example.org/debian --force
+  mayfly image build el9 --keyring RPM-GPG-KEY-AlmaLinux-9
 
 \b
 RECIPE is one of: {recipes}; or a file *.toml.
@@ -44,7 +46,7 @@ runs as root in the image's tree, which is a directory of this host: read it fir
 )
 @click.argument("recipe", metavar="RECIPE")
 @click.option("--name", help="Name of the image; else that of the recipe.")
-@click.option("--package", "packages", multiple=True, help="A further Debian package. Repeatable.")
+@click.option("--package", "packages", multiple=True, help="A further package. Repeatable.")
 @click.option(
     "--script",
     "scripts",
@@ -61,6 +63,11 @@ runs as root in the image's tree, which is a directory of this host: read it fir
 @click.option("--mirror", help="Where packages come from; else this host's own Debian mirror.")
 @click.option("--security-mirror", help="Where security updates come from; else MIRROR-security.")
 @click.option(
+    "--keyring",
+    type=click.Path(path_type=Path),
+    help="Keys of the distribution, for one that is not Debian; else where that has them.",
+)
+@click.option(
     "--manifest",
     type=click.Path(path_type=Path),
     help="Fail unless each package is the one that this manifest names.",
@@ -69,16 +76,23 @@ runs as root in the image's tree, which is a directory of this host: read it fir
 @click.option("--new-version", is_flag=True, help="Keep the one of the same name beside this one.")
 @explaining
 def build_image(recipe: str, force: bool, new_version: bool, **typed: Any) -> None:
-    """Build an image from Debian's packages, by a recipe; takes about a minute."""
+    """Build an image from a distribution's packages, by a recipe; takes about a minute."""
     if typed["security_mirror"] and not typed["mirror"]:
         raise click.UsageError("--security-mirror needs --mirror")
     existing_of(force=force, new_version=new_version)
     wanted = _wanted(recipe, typed)
     tidy_on_signals()
     steps = Steps(wanted.title)
-    made = build(
-        wanted, own_catalogue(), force=force, keep=new_version, report=steps, say=steps.say
-    )
+    if wanted.recipe.archive is not None:
+        paths, _ = load()
+        kind = existing_of(force=force, new_version=new_version)
+        made = build_foreign(
+            wanted, own_catalogue(), cache=paths.cache, existing=kind, report=steps, say=steps.say
+        )
+    else:
+        made = build(
+            wanted, own_catalogue(), force=force, keep=new_version, report=steps, say=steps.say
+        )
     steps.done(made, "built")
 
 
@@ -88,6 +102,10 @@ def _wanted(text: str, typed: Mapping[str, Any]) -> Blueprint:
     recipe = found.recipe
     if typed["size"]:
         recipe = replace(recipe, disk_bytes=check_disk_bytes(parse_size(typed["size"])))
+    foreign = recipe.archive is not None
+    for option, fits in (("init", not foreign), ("manifest", not foreign), ("keyring", foreign)):
+        if typed[option] and not fits:
+            raise click.UsageError(f"--{option} has no meaning with '{recipe.name}'")
     if typed["init"]:
         recipe = replace(recipe, init=Init(typed["init"]))
     return replace(
@@ -97,10 +115,11 @@ def _wanted(text: str, typed: Mapping[str, Any]) -> Blueprint:
         scripts=(*found.scripts, *(read_script(file) for file in typed["scripts"])),
         pins=read_pins(typed["manifest"]) if typed["manifest"] else found.pins,
         mirror=(
-            given_mirror(typed["mirror"], typed["security_mirror"])
+            mirror_for(recipe, typed["mirror"], typed["security_mirror"])
             if typed["mirror"]
             else found.mirror
         ),
+        keyring=str(typed["keyring"] or found.keyring),
     )
 
 

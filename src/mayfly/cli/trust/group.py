@@ -32,6 +32,13 @@ def store() -> TrustStore:
     return follower().store
 
 
+def site_store() -> TrustStore | None:
+    """Give what the site trusts, when that is another one than what the caller trusts."""
+    paths, _ = load()
+    other = paths.site_trust != paths.trust
+    return TrustStore(directory=paths.site_trust) if other else None
+
+
 def follower() -> Follower:
     """Give who follows the lists of the calling user."""
     paths, settings = load()

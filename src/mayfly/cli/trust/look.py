@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import click
 
 from mayfly.cli.output import plain, print_json
-from mayfly.cli.trust.group import store, trust
-from mayfly.errors import Missing
+from mayfly.cli.trust.group import site_store, store, trust
+from mayfly.config import Paths
+from mayfly.errors import Missing, Untrusted
+from mayfly.host.permission import gate_of
 from mayfly.images.cosign.keys import RegistryKey
-from mayfly.images.lists.admission import Admission, of_several, standing
+from mayfly.images.lists.admission import Admission, standing
 from mayfly.images.lists.authorities import Anchor
 from mayfly.images.lists.model import show_time
 from mayfly.images.lists.offers import admissions, trusted_offer
 from mayfly.images.lists.store import TrustStore
 from mayfly.images.lists.subscriptions import Subscription
+from mayfly.policy.model import Origin
 from mayfly.wiring import catalogue_of, load
 
 
@@ -34,17 +38,23 @@ Examples:
 def show(image: str | None, as_json: bool) -> None:
     """Show who is believed and which lists are followed; with IMAGE, why it is trusted or not.
 
-    IMAGE is a name, identifier or SHA-512, of this host or of a list.
+    IMAGE is a name, identifier or SHA-512, of this host or of a list. An ordinary user is shown
+    the site's, too: for the site's images it alone counts.
     """
     known, now = store(), datetime.now(UTC)
     if image is not None:
-        _show_image(known, image, now, as_json=as_json)
+        _show_image(image, now, as_json=as_json)
         return
+    site = site_store()
     if as_json:
-        print_json(_everything(known, now))
+        print_json({**_everything(known, now), "site": _site_as_json(site, now)})
         return
     for line in _lines(known, now):
         click.echo(plain(line))
+    if site is not None:
+        click.echo("of the site:")
+        for line in _site_lines(site, now):
+            click.echo(plain(f"  {line}"))
 
 
 # --- all -----------------------------------------------------------------------------------------
@@ -66,6 +76,23 @@ def _lines(known: TrustStore, now: datetime) -> Iterator[str]:
         yield f"  {reason}"
     if not (anchors or lists or keys or blocked):
         yield "nobody is believed here, and no list is followed"
+
+
+def _site_lines(site: TrustStore, now: datetime) -> list[str]:
+    """Give what an ordinary user may read of it."""
+    try:
+        return list(_lines(site, now))
+    except OSError as error:
+        return [f"it cannot be read: {error}"]
+
+
+def _site_as_json(site: TrustStore | None, now: datetime) -> dict[str, Any] | None:
+    if site is None:
+        return None
+    try:
+        return _everything(site, now)
+    except OSError as error:
+        return {"trouble": str(error)}
 
 
 def _until(key: RegistryKey, now: datetime) -> str:
@@ -181,8 +208,10 @@ def _answer(found: Admission) -> dict[str, Any]:
 # --- one image -----------------------------------------------------------------------------------
 
 
-def _show_image(known: TrustStore, image: str, now: datetime, *, as_json: bool) -> None:
-    found = of_several([known.admission(each, now) for each in _contents(known, image, now)])
+def _show_image(image: str, now: datetime, *, as_json: bool) -> None:
+    paths, _ = load()
+    contents, origin = _contents(paths, image, now)
+    found = gate_of(paths).admission_of(contents, now, origin=origin)
     if as_json:
         print_json({"sha512": found.sha512, **_answer(found)})
         return
@@ -196,12 +225,24 @@ def _show_image(known: TrustStore, image: str, now: datetime, *, as_json: bool) 
         click.echo(f"  hint: {found.refusals[0].rule.mend}")
 
 
-def _contents(known: TrustStore, image: str, now: datetime) -> tuple[str, ...]:
-    """Give the content that is meant: of the catalogue, or else of a list."""
+def _contents(paths: Paths, image: str, now: datetime) -> tuple[tuple[str, ...], Origin]:
+    """Give the content that is meant, of the catalogue or else of a list, and whose it is."""
     if len(image) == 128:
-        return (image.lower(),)
-    paths, _ = load()
+        return (image.lower(),), Origin.USER
     try:
-        return catalogue_of(paths).find(image).contents
+        found = catalogue_of(paths).find(image)
     except Missing:
-        return (trusted_offer(known, image, now).image.sha512,)
+        return (_offered(image, now),), Origin.USER
+    # A user's own word is good for his own images only.
+    of_site = found.disk.is_relative_to(paths.site_images)
+    return found.contents, Origin.SITE if of_site else Origin.USER
+
+
+def _offered(image: str, now: datetime) -> str:
+    """Give the SHA-512 of what a list has by this name: a list of the caller's, or of the site."""
+    stores = [each for each in (store(), site_store()) if each is not None]
+    following = [each for each in stores if each.subscriptions()] or stores[-1:]
+    for each in following[:-1]:
+        with contextlib.suppress(Untrusted):
+            return trusted_offer(each, image, now).image.sha512
+    return trusted_offer(following[-1], image, now).image.sha512

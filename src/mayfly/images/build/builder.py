@@ -15,18 +15,19 @@ from functools import partial
 from pathlib import Path
 
 from mayfly.errors import Failed
-from mayfly.images.build import grub
-from mayfly.images.build.disk import PARTITION_START, Layout, mke2fs_argv
+from mayfly.images.build import grub, syslinux
+from mayfly.images.build.disk import BOOT_BYTES, Layout, mke2fs_argv
 from mayfly.images.build.farm.blueprint import Blueprint
 from mayfly.images.build.farm.ext4times import clamp_times
 from mayfly.images.build.farm.hearing import Hearing, heard_by_nobody
 from mayfly.images.build.farm.manifest import epoch_of, manifest_of, preferences, write_manifest
 from mayfly.images.build.farm.setup import hooks, pack_setup
-from mayfly.images.build.layer import Item, image_items, pack
+from mayfly.images.build.layer import Item, image_items, kernel_options, pack
 from mayfly.images.build.mirror import host_apt_options, host_mirror
 from mayfly.images.build.needs import boot_loader, subordinate_ids
 from mayfly.images.build.recipe import (
     PINS,
+    Init,
     Mirror,
     Recipe,
     Workplace,
@@ -91,7 +92,7 @@ def build(
     """
     recipe = wanted.recipe
     check_packages(recipe.packages)
-    check_host()
+    check_host(recipe.init)
     mirror = wanted.mirror or host_mirror()
     work = f"build {wanted.title}"
     with catalogue.draft(wanted.title, work=work, force=force, keep=keep) as draft:
@@ -144,7 +145,7 @@ def make_disk(
     more: Addition = Addition(),
 ) -> Path:
     """Make a raw disk that boots; ``items`` are put into it, given the file system's UUID."""
-    layout = _layout(recipe, more.digest)
+    layout = layout_of(recipe, more.digest)
     work = _workplace(place, pack(items(layout.uuid)), more)
     report("packages", 0.0)
     argv = mmdebstrap_argv(recipe, mirror, work, apt_options=host_apt_options())
@@ -153,19 +154,26 @@ def make_disk(
     disk = place.private / "disk.raw"
     epoch = epoch_of(place.tree)
     make_file_system(disk, layout, place, epoch)
-    clamp_times(disk, PARTITION_START, epoch)
+    clamp_times(disk, layout.root_start, epoch)
     report("boot loader", None)
-    grub.install(disk, layout, place.private)
+    if layout.boot_bytes:
+        options = kernel_options(layout.uuid)
+        syslinux.install(
+            disk, layout, place.tree, scratch=place.private, options=options, epoch=epoch
+        )
+    else:
+        grub.install(disk, layout, place.private)
     return disk
 
 
-def _layout(recipe: Recipe, digest: str) -> Layout:
+def layout_of(recipe: Recipe, digest: str) -> Layout:
     """Give the disk its numbers: the same ones for the same recipe."""
     seed = bytes.fromhex(digest) if digest else secrets.token_bytes(32)
     return Layout(
         disk_bytes=check_disk_bytes(recipe.disk_bytes),
         disk_id=seed[:4],
         uuid=str(uuid.UUID(bytes=seed[4:20], version=4)),
+        boot_bytes=BOOT_BYTES if recipe.init is Init.BUSYBOX else 0,
     )
 
 
@@ -233,11 +241,13 @@ def make_file_system(disk: Path, layout: Layout, place: Scratch, epoch: int) -> 
         )
 
 
-def check_host() -> None:
+def check_host(init: Init = Init.SYSTEMD) -> None:
     """Refuse to begin on a host that lacks a tool or a right that the build will need."""
     missing = {tool: TOOLS[tool] for tool in TOOLS if shutil.which(tool, path=_PATH) is None}
     loader = boot_loader()
-    if not loader.ok:
+    if init is Init.BUSYBOX:
+        missing |= syslinux.missing(_PATH)
+    elif not loader.ok:
         missing[loader.name] = grub.PACKAGE
     if missing:
         raise Failed(

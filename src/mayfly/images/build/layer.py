@@ -166,7 +166,6 @@ def image_items(uuid: str, init: Init) -> tuple[Item, ...]:
     """Give all files of ours in an image built by us."""
     common = (
         Item(path="etc/fstab", content=f"UUID={uuid} / ext4 noatime,errors=remount-ro 0 0\n"),
-        Item(path="boot/grub/grub.cfg", content=grub_cfg(f"root=UUID={uuid} {_OPTIONS}")),
         Item(path="etc/hostname", content="localhost\n"),
         Item(path="etc/hosts", content=_HOSTS),
         Item(path="etc/resolv.conf"),
@@ -178,7 +177,18 @@ def image_items(uuid: str, init: Init) -> tuple[Item, ...]:
         Item(path="etc/default/locale", content="LANG=C.UTF-8\n"),
         Item(path="usr/lib/mayfly/start-agent", content=START_AGENT, mode=0o755),
     )
-    return (*common, *_INIT_ITEMS[init]())
+    return (*common, *_loader_items(uuid, init), *_INIT_ITEMS[init]())
+
+
+def kernel_options(uuid: str) -> str:
+    """Give what the kernel of an image built by us is told."""
+    return f"root=UUID={uuid} {_OPTIONS}"
+
+
+def _loader_items(uuid: str, init: Init) -> tuple[Item, ...]:
+    if init is Init.BUSYBOX:
+        return ()  # SYSLINUX reads nothing of this file system.
+    return (Item(path="boot/grub/grub.cfg", content=grub_cfg(kernel_options(uuid))),)
 
 
 def _systemd_items() -> tuple[Item, ...]:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from mayfly.command import run
 from mayfly.errors import Failed, Invalid
-from mayfly.images.build.recipe import Mirror
+from mayfly.images.build.recipe import Mirror, Recipe
 
 DEFAULT = Mirror(
     main="http://deb.debian.org/debian", security="http://deb.debian.org/debian-security"
@@ -33,6 +33,11 @@ def given_mirror(main: str, security: str | None = None) -> Mirror:
                 hint="write it as http://deb.debian.org/debian",
             )
     return Mirror(main=addresses[0], security=addresses[1])
+
+
+def mirror_for(recipe: Recipe, main: str, security: str | None = None) -> Mirror:
+    """Give the mirror at this address: others than Debian have security updates beneath it."""
+    return given_mirror(main, security or (main if recipe.archive is not None else None))
 
 
 def pick_mirror(targets: str) -> Mirror:

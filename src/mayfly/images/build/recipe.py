@@ -56,6 +56,8 @@ _SETTLE_INITRAMFS = (
     'chroot "$1" /bin/sh -ec \'cd $(mktemp -d); gzip -dc /initrd.img | cpio -id --quiet; '
     'find . -exec touch -hd @"$SOURCE_DATE_EPOCH" {} +; find . | LC_ALL=C sort | '
     'cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -9n > "$(readlink -f /initrd.img)"; '
+    # Whoever builds must read it, and in a user namespace it is somebody else's.
+    'chmod 0644 "$(readlink -f /initrd.img)"; '
     'rm -rf "$PWD"\''
 )
 
@@ -75,6 +77,44 @@ class Init(StrEnum):
     SYSVINIT = "sysvinit"
     BUSYBOX = "busybox"
     """With nothing around it: for guests that only have to be up soon."""
+
+
+class Family(StrEnum):
+    """Whose packages an image is made of, and so which program installs them."""
+
+    DEBIAN = "debian"
+    UBUNTU = "ubuntu"
+    """By mmdebstrap, too, but from another archive with another key."""
+    RPM = "rpm"
+    """By dnf."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Where packages come from, while building and later in the guest."""
+
+    main: str
+    security: str
+
+    def lines(self, suite: str, components: str = "main") -> tuple[str, ...]:
+        """Give the lines of sources.list."""
+        return (
+            f"deb {self.main} {suite} {components}",
+            f"deb {self.main} {suite}-updates {components}",
+            f"deb {self.security} {suite}-security {components}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Where packages of another distribution come from, and whose signature they must bear."""
+
+    mirror: Mirror
+    keyring: str
+    """File with the public keys, where the distribution itself has it."""
+    components: str = "main"
+    repositories: tuple[str, ...] = ()
+    """Of RPMs: what follows the mirror's address, one for each."""
 
 
 _INIT_PACKAGES = {
@@ -104,11 +144,38 @@ class Recipe:
     variant: str = "minbase"
     """What mmdebstrap begins with."""
     disk_bytes: int = DISK_BYTES
+    family: Family = Family.DEBIAN
+    archive: Archive | None = None
+    """Of another distribution; None: the host's own Debian mirror."""
 
     def all_packages(self) -> tuple[str, ...]:
         """Give every package that is asked for; dependencies come by themselves."""
         first = _INIT_PACKAGES[self.init]
         return tuple(dict.fromkeys((self.kernel, *first, *self.base, *self.packages)))
+
+
+# What every job may count on, as in the containers of these distributions.
+_RPM_BASE = (
+    "bash",
+    "ca-certificates",
+    "coreutils",
+    "dnf",
+    "findutils",
+    "glibc-langpack-en",
+    "grep",
+    "iproute",
+    "less",
+    "procps-ng",
+    "sed",
+    "shadow-utils",
+    "tar",
+    "util-linux",
+    "vim-minimal",
+)
+
+
+def _one(address: str) -> Mirror:
+    return Mirror(main=address, security=address)
 
 
 RECIPES = {
@@ -133,6 +200,48 @@ RECIPES = {
             base=("mount",),
             variant="apt",
         ),
+        Recipe(
+            name="ubuntu-24.04",
+            suite="noble",
+            os="ubuntu 24.04",
+            family=Family.UBUNTU,
+            base=("ca-certificates", "iproute2", "less", "procps", "tzdata"),
+            archive=Archive(
+                mirror=Mirror(
+                    main="http://archive.ubuntu.com/ubuntu",
+                    security="http://security.ubuntu.com/ubuntu",
+                ),
+                keyring="/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+                components="main universe",
+            ),
+        ),
+        Recipe(
+            name="el9",
+            suite="9",
+            os="almalinux 9",
+            family=Family.RPM,
+            base=_RPM_BASE,
+            archive=Archive(
+                mirror=_one("https://repo.almalinux.org/almalinux/9"),
+                keyring="/etc/pki/rpm-gpg/RPM-GPG-KEY-AlmaLinux-9",
+                repositories=("BaseOS/x86_64/os", "AppStream/x86_64/os"),
+            ),
+        ),
+        Recipe(
+            name="fedora-42",
+            suite="42",
+            os="fedora 42",
+            family=Family.RPM,
+            base=_RPM_BASE,
+            archive=Archive(
+                mirror=_one("https://dl.fedoraproject.org/pub/fedora/linux"),
+                keyring="/etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64",
+                repositories=(
+                    "releases/42/Everything/x86_64/os",
+                    "updates/42/Everything/x86_64",
+                ),
+            ),
+        ),
     )
 }
 
@@ -148,11 +257,19 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def check_packages(packages: tuple[str, ...]) -> None:
-    """Refuse what is no package name; apt would take some of it as an instruction."""
+_PACKAGE = {
+    Family.DEBIAN: r"[a-z0-9][a-z0-9+.-]+",
+    Family.UBUNTU: r"[a-z0-9][a-z0-9+.-]+",
+    Family.RPM: r"[A-Za-z0-9][A-Za-z0-9+._-]+",
+}
+
+
+def check_packages(packages: tuple[str, ...], family: Family = Family.DEBIAN) -> None:
+    """Refuse what is no package name; apt and dnf would take some of it as an instruction."""
     for package in packages:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
-            raise Invalid(f"'{package}' is not the name of a Debian package")
+        if not re.fullmatch(_PACKAGE[family], package):
+            kind = "an RPM package" if family is Family.RPM else "a Debian package"
+            raise Invalid(f"'{package}' is not the name of {kind}")
 
 
 def check_disk_bytes(disk_bytes: int) -> int:
@@ -163,22 +280,6 @@ def check_disk_bytes(disk_bytes: int) -> int:
             hint=f"from {show_size(SMALLEST_DISK)} to {show_size(LARGEST_DISK)}",
         )
     return -(-disk_bytes // MIB) * MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
-    """Where packages come from, while building and later in the guest."""
-
-    main: str
-    security: str
-
-    def lines(self, suite: str) -> tuple[str, ...]:
-        """Give the lines of sources.list."""
-        return (
-            f"deb {self.main} {suite} main",
-            f"deb {self.main} {suite}-updates main",
-            f"deb {self.security} {suite}-security main",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mayfly.images.build.farm.manifest import Manifest
 from mayfly.images.container.oci import Config
 from mayfly.images.container.packed import Part
 
@@ -20,6 +21,8 @@ class Contents:
     """Where it came from, in words, with the digest of its manifest if it has one."""
     endorsed_sha512: str = ""
     """Of the file, if it was one."""
+    manifest: Manifest | None = None
+    """What it was built from, if it was built here."""
 
 
 def with_diff_ids(parts: Sequence[Part], config: Config) -> tuple[Part, ...]:

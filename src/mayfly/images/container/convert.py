@@ -22,6 +22,7 @@ from mayfly.errors import Failed
 from mayfly.images.build import grub
 from mayfly.images.build.builder import check_host, make_file_system
 from mayfly.images.build.disk import PARTITION_START, Layout
+from mayfly.images.build.farm.manifest import write_manifest
 from mayfly.images.build.layer import Item, grub_cfg, pack
 from mayfly.images.build.mirror import host_mirror
 from mayfly.images.build.recipe import DISK_BYTES, check_disk_bytes
@@ -61,6 +62,9 @@ class Wish:
     """Empty: as its os-release says."""
     disk_bytes: int = DISK_BYTES
     existing: Existing = Existing.REFUSE
+    version: str = ""
+    """Empty: the time at which it is admitted."""
+    tags: tuple[str, ...] = ("container",)
 
 
 def import_container(
@@ -87,6 +91,8 @@ def import_container(
             convert(str(disk), "raw", draft.disk, report=report)
             if contents.config is not None:
                 write_said(draft.disk.parent, contents.config)
+            if contents.manifest is not None:
+                write_manifest(draft.disk.parent, contents.manifest)
             report("hash", None)
             return draft.admit(_facts(contents, kit, wish, found))
 
@@ -170,7 +176,8 @@ def _facts(contents: Contents, kit: Kit, wish: Wish, found: dict[str, Any]) -> F
             f"container conversion {CONVERSION}: {len(contents.layers)} layers put together",
             f"kernel {kit.version} of Debian's linux-image-cloud-amd64, with its modules",
         ),
-        tags=("container",),
+        version=wish.version,
+        tags=wish.tags,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -300,8 +301,14 @@ class TrustStore:
 
     def _files(self, part: str) -> list[Path]:
         check_owned_directory(self.directory)
-        check_owned_directory(self.directory / part)
-        return sorted((self.directory / part).glob("[!.]*.json"))
+        place = self.directory / part
+        check_owned_directory(place)
+        # Not as Path.glob does it: what may not be read would look as if nothing were there.
+        try:
+            names = os.listdir(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(place / name for name in names if name.endswith(".json") and name[0] != ".")
 
     def _write(self, file: Path, value: object) -> None:
         make_directory(file.parent)

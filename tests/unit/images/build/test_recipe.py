@@ -11,6 +11,7 @@ import pytest
 from mayfly.errors import Invalid, Missing
 from mayfly.images.build.recipe import (
     RECIPES,
+    Family,
     Init,
     Mirror,
     Recipe,
@@ -94,7 +95,9 @@ def test_settings_of_the_hosts_apt_are_handed_on() -> None:
 
 
 def test_there_are_these_recipes_and_no_others() -> None:
-    assert list(RECIPES) == ["debian-11", "debian-12", "debian-13", "minimal"]
+    debians = ["debian-11", "debian-12", "debian-13", "minimal"]
+    assert list(RECIPES) == [*debians, "ubuntu-24.04", "el9", "fedora-42"]
+    assert [name for name in RECIPES if RECIPES[name].archive is None] == debians
     with pytest.raises(Missing) as caught:
         find_recipe("debian-10")
     assert "debian-12" in caught.value.hint
@@ -109,6 +112,13 @@ def test_what_is_no_package_name_is_refused(name: str) -> None:
 
 def test_package_names_are_accepted() -> None:
     check_packages(("g++", "python3.11", "libc6-dev", "0ad"))
+
+
+def test_rpms_have_names_of_their_own_kind() -> None:
+    check_packages(("NetworkManager", "gcc-c++", "python3.11", "perl-Text_CSV"), Family.RPM)
+    for name in ("", "-y", "@core", "*", "x;y", "a b", "./x.rpm", "http://x/y.rpm"):
+        with pytest.raises(Invalid, match="RPM package"):
+            check_packages((name,), Family.RPM)
 
 
 @pytest.mark.parametrize("size", [0, 512 * MIB, 2049 * GIB])

@@ -86,7 +86,9 @@ class Blueprint:
     users: tuple[NewUser, ...] = ()
     checks: tuple[Check, ...] = ()
     mirror: Mirror | None = None
-    """None: that of the host."""
+    """None: that of the host, or of the recipe's own archive."""
+    keyring: str = ""
+    """File with the keys of another distribution; empty: where that has it."""
     pins: tuple[Pinned, ...] = ()
     """What a manifest demands; empty: whatever the mirror has."""
     script_limit_s: float = SCRIPT_LIMIT_S
@@ -107,7 +109,7 @@ class Blueprint:
         """Name everything that decides what comes out, but for the packages' files (SHA-256)."""
         values = asdict(self)
         # A manifest says which packages there must be, which is no more than that they are there.
-        for apart in ("name", "version", "tags", "checks", "source", "mirror", "pins"):
+        for apart in ("name", "version", "tags", "checks", "source", "mirror", "keyring", "pins"):
             del values[apart]
         del values["script_limit_s"]
         text = json.dumps(values, sort_keys=True, default=_plain)

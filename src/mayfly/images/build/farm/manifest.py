@@ -29,8 +29,9 @@ _PROGRAMS = {
     "qemu-img": ["qemu-img", "--version"],
     "grub-mkimage": ["grub-mkimage", "--version"],
 }
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+# Of RPMs as well: x86_64, NetworkManager, 2.0^20230101.
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]+")
+_VERSION = re.compile(r"[0-9A-Za-z.+:~^_-]+")
 _SHA256 = re.compile(r"(?:[0-9a-f]{64})?")
 
 

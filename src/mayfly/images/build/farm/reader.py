@@ -18,7 +18,7 @@ from mayfly.images.build.farm.blueprint import (
 )
 from mayfly.images.build.farm.manifest import read_pins
 from mayfly.images.build.farm.table import Table, read_table
-from mayfly.images.build.mirror import given_mirror
+from mayfly.images.build.mirror import given_mirror, mirror_for
 from mayfly.images.build.recipe import (
     DISK_BYTES,
     Init,
@@ -38,6 +38,8 @@ UID_LEAST, UID_MOST = 100, 59_999
 DAY_S = 86_400.0
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+FOREIGN_LACKS = ("documentation", "init", "manifest")
+"""Keys that say how Debian's own packages are installed."""
 _NOT_INTO = ("proc", "sys", "dev", "run", "tmp")
 
 
@@ -49,8 +51,9 @@ def is_file(text: str) -> bool:
 def read_blueprint(file: Path) -> Blueprint:
     """Read a recipe and all files that it names, which lie beside it or are named from / on."""
     table = read_table(file)
+    recipe = find_recipe(_base(table))
     made = Blueprint(
-        recipe=find_recipe(_base(table)),
+        recipe=recipe,
         name=table.parsed("name", check_name, file.name.removesuffix(SUFFIX)),
         version=table.parsed("version", _version, ""),
         tags=tuple(table.tried("tags", _tag, tag) for tag in table.texts("tags")),
@@ -58,7 +61,8 @@ def read_blueprint(file: Path) -> Blueprint:
         scripts=tuple(_script(table, name) for name in table.texts("scripts")),
         users=tuple(_user(each) for each in table.tables("user", 100)),
         checks=tuple(_check(each) for each in table.tables("check", 1000)),
-        mirror=_mirror(table),
+        mirror=_mirror(table, recipe),
+        keyring=_keyring(table, recipe),
         script_limit_s=table.parsed("script_limit", _limit, SCRIPT_LIMIT_S),
         source=str(file),
     )
@@ -87,7 +91,10 @@ def _base(table: Table) -> str:
 def _recipe(table: Table, made: Blueprint) -> Recipe:
     packages = table.texts("packages")
     for package in packages:
-        table.tried("packages", lambda text: check_packages((text,)), package)
+        table.tried("packages", lambda text: check_packages((text,), made.recipe.family), package)
+    for key in FOREIGN_LACKS:
+        if made.recipe.archive is not None and key in table.values:
+            raise table.error(key, f"has no meaning with base '{made.recipe.name}'")
     return replace(
         made.recipe,
         packages=packages,
@@ -126,7 +133,7 @@ def _limit(text: str) -> float:
     return seconds
 
 
-def _mirror(table: Table) -> Mirror | None:
+def _mirror(table: Table, recipe: Recipe) -> Mirror | None:
     main = table.text("mirror", "")
     security = table.text("security_mirror", "")
     if security and not main:
@@ -136,9 +143,16 @@ def _mirror(table: Table) -> Mirror | None:
     table.tried("mirror", given_mirror, main)
     return table.tried(
         "security_mirror" if security else "mirror",
-        lambda text: given_mirror(text, security or None),
+        lambda text: mirror_for(recipe, text, security or None),
         main,
     )
+
+
+def _keyring(table: Table, recipe: Recipe) -> str:
+    name = table.text("keyring", "")
+    if name and recipe.archive is None:
+        raise table.error("keyring", f"has no meaning with base '{recipe.name}'")
+    return str(_beside(table, name)) if name else ""
 
 
 def _pins(table: Table) -> tuple[Pinned, ...]:

@@ -110,11 +110,22 @@ def test_the_least_that_a_recipe_has(place: Path) -> None:
     assert not made.has_setup
 
 
+def test_another_distribution_has_a_mirror_and_keys(place: Path) -> None:
+    made = read(place, 'base = "el9"\nmirror = "http://m.test/9/"\nkeyring = "KEY"\n')
+    assert made.mirror == Mirror(main="http://m.test/9", security="http://m.test/9")
+    assert made.keyring == str(place / "KEY")
+    assert read(place, 'base = "el9"\n').keyring == ""
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
         ("", 1, "'base': must be given"),
-        ('base = "ubuntu-24.04"', 1, "'base': there is no recipe 'ubuntu-24.04'"),
+        ('base = "ubuntu-18.04"', 1, "'base': there is no recipe 'ubuntu-18.04'"),
+        ('base = "el9"\n\ninit = "sysvinit"', 3, "'init': has no meaning with base 'el9'"),
+        ('base = "el9"\ndocumentation = true', 2, "'documentation': has no meaning"),
+        ('base = "el9"\npackages = ["@core"]', 2, "'@core' is not the name of an RPM package"),
+        ('base = "debian-12"\nkeyring = "x"', 2, "'keyring': has no meaning with base"),
         ("base = 12", 1, "'base': must be a text, not 12"),
         ('base = "debian-12"\nsizes = "1G"', 2, "'sizes': there is no such key"),
         ('base = "debian-12"\n\nsize = "much"', 3, "'size': 'much' is not a size"),
