@@ -33,11 +33,15 @@ ROOMS = {
     ),
     "images": Room(imports=TRUNK),
     "policy": Room(imports=TRUNK),
+    "planner": Room(imports=TRUNK),
+    "simulation": Room(imports=TRUNK | {"planner"}),
     "host": Room(imports=TRUNK | {"engine", "images", "policy"}),
     "batch": Room(imports=TRUNK | {"engine", "images", "policy", "host"}),
     "wiring": Room(imports=TRUNK | {"guest", "engine", "images", "policy", "host"}),
     "cli": Room(
-        imports=TRUNK | {"wiring", "engine", "images", "policy", "host", "batch"}, foreign=CLICK
+        imports=TRUNK
+        | {"wiring", "engine", "images", "policy", "host", "batch", "planner", "simulation"},
+        foreign=CLICK,
     ),
     "__main__": Room(imports=frozenset({"cli"})),
 }
