@@ -108,7 +108,7 @@ def _cobalds(market: Market, mix: str) -> Iterator[Trial]:
                 mix=mix,
                 who="cobald",
                 setting=f"{setup}, {size} CPUs",
-                scenario=market.scenario((size,)),
+                scenario=market.scenario((size,), by_price=setup.ranked),
                 controller=lambda setup=setup: Cobald(setup),  # type: ignore[misc]
             )
 
@@ -182,16 +182,19 @@ class Against:
         return max(self.ours.p95_s, SETTLED_S) / max(self.theirs.p95_s, SETTLED_S)
 
 
-def against(ran: list[Ran], who: str, market: str, mix: str) -> list[Against]:
+def against(ran: list[Ran], who: str, market: str, mix: str, *, only: str = "") -> list[Against]:
     """Set each setting of another that a site would keep against our cheapest that waits no longer.
 
     Where none of ours waits so short, that of ours which waits shortest is taken: the wait tells.
+    ``only``: settings with these words.
     """
     here = [each for each in ran if (each.market, each.mix) == (market, mix)]
     ours = [each for each in here if each.who == "mayfly"]
     found = []
     for theirs in here:
-        if theirs.who != who or theirs.unfinished or theirs.p95_s > WAIT_MOST_S:
+        if theirs.who != who or theirs.unfinished or only not in theirs.setting:
+            continue
+        if theirs.p95_s > WAIT_MOST_S:
             continue
         able = [each for each in ours if each.p95_s <= theirs.p95_s + SETTLED_S]
         best = min(able, key=lambda each: each.cost) if able else min(ours, key=lambda e: e.p95_s)

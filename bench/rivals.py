@@ -72,10 +72,13 @@ class Setup:
     """Cores per second (linear), or the factor of growth (relative)."""
     together: bool
     """One controller above a composite of all offers, weighted by utilisation; or one for each."""
+    ranked: bool
+    """Whether somebody told the batch system to fill cheap workers first: COBalD knows no price."""
 
     def __str__(self) -> str:
         scope = "one for all" if self.together else "one for each offer"
-        return f"{self.controller} {self.low:g}/{self.high:g} {self.rate:g}, {scope}"
+        rank = "cheap first" if self.ranked else "any worker"
+        return f"{self.controller} {self.low:g}/{self.high:g} {self.rate:g}, {scope}, {rank}"
 
 
 class Cobald:

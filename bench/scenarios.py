@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ class Market:
             for size in sizes
         )
 
-    def scenario(self, sizes: tuple[int, ...]) -> Scenario:
+    def scenario(self, sizes: tuple[int, ...], *, by_price: bool = True) -> Scenario:
         """Give it with machines of these sizes; the batch system fills cheap workers first."""
-        return Scenario(offers=self.offers(sizes), quotas=self.quotas)
+        return Scenario(offers=self.offers(sizes), quotas=self.quotas, by_price=by_price)
 
     def rules(self, headroom: float) -> Rules:
         """Give our rules: the defaults, with the quotas."""
@@ -94,12 +95,10 @@ MARKETS = (
 )
 """One price; two at 2:1; spot that is taken away once in 100 hours; a small cluster and a cloud."""
 
-HEADROOMS = (0.0, 0.1, 0.3)
+HEADROOMS = (0.0, 0.02, 0.05, 0.1)
 IDLE_S = (300.0, 600.0, 1800.0)
 LINEAR = tuple(
-    (low, high, rate)
-    for low, high in ((0.5, 0.5), (0.9, 0.9), (0.9, 0.98))
-    for rate in (1.0, 0.2, 0.05)
+    (low, high, rate) for low, high in ((0.5, 0.5), (0.9, 0.9), (0.9, 0.98)) for rate in (0.2, 0.05)
 )
 """COBalD's defaults, those of TARDIS's example, and a narrower one; cores per second."""
 RELATIVE = ((0.5, 0.5, 1.1), (0.9, 0.95, 1.1))
@@ -107,7 +106,8 @@ RELATIVE = ((0.5, 0.5, 1.1), (0.9, 0.95, 1.1))
 
 def setups(market: Market) -> Iterator[Setup]:
     """Give the settings of COBalD that are tried in a market."""
-    for together in (True, False) if len(market.prices) > 1 else (True,):
+    both = (True, False) if len(market.prices) > 1 else (True,)
+    for ranked, together in itertools.product(both, both):
         for kind, settings in (("linear", LINEAR), ("relative", RELATIVE)):
             for low, high, rate in settings:
                 yield Setup(
@@ -116,6 +116,7 @@ def setups(market: Market) -> Iterator[Setup]:
                     high=high,
                     rate=rate,
                     together=together,
+                    ranked=ranked,
                 )
 
 

@@ -17,7 +17,7 @@ def lines() -> Iterator[str]:
     chance = random.Random(SEED)
     yield "; Version: 2.2"
     yield f"; Note: made by a program with seed {SEED}; no such jobs have ever run"
-    times = []
+    times: list[int] = []
     while len(times) < JOBS:
         time_s = chance.uniform(0, DAYS * 86_400)
         if chance.random() < 0.5 + 0.5 * math.sin(2 * math.pi * time_s / 86_400 - 1):

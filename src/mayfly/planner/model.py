@@ -127,7 +127,7 @@ class Rules:
     """How soon a batch system has put a job on a free worker."""
     spare_share: float = 0.05
     """How much of the CPUs in use stays free before a worker that has jobs is drained."""
-    headroom_share: float = 0.0
+    headroom_share: float = 0.05
     """How much of the CPUs in use is kept free for jobs to come, so that they need not wait."""
     reserve_s: float = 3600.0
     """How long a worker is thought to run when a budget is divided."""

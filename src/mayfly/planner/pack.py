@@ -12,6 +12,7 @@ from mayfly.planner.ledger import Ledger
 from mayfly.planner.model import Compared, Kind, Offer, Rules, Start, Unmet, Wanted, Worker
 from mayfly.planner.price import core_hour_cost, useful_share
 
+HEADROOM = "CPUs for jobs to come are lacking"
 NOTHING = "there is no offer"
 STEPS_MOST = 64
 """Choices for one need in one cycle; what is left comes in the next."""
@@ -25,6 +26,7 @@ class Need:
     group: str
     counts: Mapping[Shape, int]
     run_s: float
+    why: str = "jobs are due and have no room"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def pack(need: Need, offers: Sequence[Offer], ledger: Ledger, rules: Rules) -> P
         _, _, offer, load, room = ranked[0]
         count = min(load.times, room)
         ledger.book(offer, need.group, count)
-        starts.append(_start(need, offer, count, load, ranked, refused))
+        starts.append(_start(need, offer, count, ranked, refused))
         for shape, number in load.jobs.items():
             left[shape] -= number * count
         left = {shape: number for shape, number in left.items() if number > 0}
@@ -112,9 +114,9 @@ def headroom(fleet: Iterable[Worker], rooms: Iterable[Room], rules: Rules) -> li
         free[key] = free.get(key, 0) + room.cpus
         kinds[key] = room.kind
     one = Shape(cpus=1, memory_mib=0)
-    lacking = {key: math.ceil(used.get(key, 0) * rules.headroom_share) - free[key] for key in kinds}
+    lacking = {key: int(used.get(key, 0) * rules.headroom_share) - free[key] for key in kinds}
     return [
-        Need(kind=kinds[key], group=key[1], counts={one: cpus}, run_s=rules.run_s)
+        Need(kind=kinds[key], group=key[1], counts={one: cpus}, run_s=rules.run_s, why=HEADROOM)
         for key, cpus in lacking.items()
         if cpus > 0
     ]
@@ -184,11 +186,9 @@ def _start(
     need: Need,
     offer: Offer,
     count: int,
-    load: Load,
     ranked: Sequence[Ranked],
     refused: Mapping[str, str],
 ) -> Start:
-    jobs = count * sum(load.jobs.values())
     compared = [
         Compared(offer=name, cost=cost, why=_made_of(other, filled, need))
         for cost, name, other, filled, _ in ranked
@@ -199,7 +199,7 @@ def _start(
         count=count,
         kind=need.kind,
         group=need.group,
-        why=f"{jobs} jobs are due and have no room; it costs least for a useful core-hour",
+        why=f"{need.why}: {sum(need.counts.values())}; a useful core-hour costs least here",
         compared=tuple(compared),
     )
 

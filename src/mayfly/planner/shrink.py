@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def resume(needs: Iterable[Need], fleet: Iterable[Worker], view: View) -> tuple[
             if worker.group in {"", need.group} and serves(worker.kind, need.kind):
                 able.remove(worker)
                 cpus -= worker.free_cpus
-                told.append(Change(worker=worker.id, why="jobs wait that it can run"))
+                told.append(Change(worker=worker.id, why=need.why))
     return tuple(told)
 
 
@@ -71,7 +70,7 @@ def shrink(fleet: Iterable[Worker], rooms: Iterable[Room], view: View) -> Shrunk
     workers = list(fleet)
     for key, cpus in _used(workers).items():
         if key in spare:
-            spare[key] -= math.ceil(cpus * view.rules.headroom_share)
+            spare[key] -= int(cpus * view.rules.headroom_share)
     removals, kept = _remove(workers, spare, view)
     gone = {change.worker for change in removals}
     drains = _drain([worker for worker in workers if worker.id not in gone], spare, view)

@@ -137,7 +137,7 @@ rules = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(snapshots(), rules)
 def test_no_worker_with_jobs_is_removed_and_no_bound_is_passed(
     snapshot: Snapshot, given_rules: Rules
@@ -155,7 +155,7 @@ def test_no_worker_with_jobs_is_removed_and_no_bound_is_passed(
     assert len(set(every)) == len(every)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(snapshots(), rules)
 def test_nothing_is_started_past_offers_quotas_and_budgets(
     snapshot: Snapshot, given_rules: Rules
@@ -199,7 +199,7 @@ def check_ceiling(
     assert ceiling.cpus is None or cpus <= ceiling.cpus
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(snapshots())
 def test_without_limits_what_is_due_is_met_from_nothing_or_said_to_be_impossible(
     snapshot: Snapshot,
@@ -224,13 +224,13 @@ def test_without_limits_what_is_due_is_met_from_nothing_or_said_to_be_impossible
     assert cpus >= asked
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(snapshots(), rules)
 def test_a_decision_is_a_function_of_its_snapshot(snapshot: Snapshot, given_rules: Rules) -> None:
     assert plan(snapshot, given_rules) == plan(snapshot, given_rules)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 8), min_size=1, max_size=40),
     st.sampled_from([0.0, 0.1, 0.3]),

@@ -70,7 +70,7 @@ def test_one_job_on_a_machine_wastes_nothing() -> None:
 
 
 def cost(boot_s: float = 0.0, *, jobs: int = 4, run_s: float = 3600.0, **more: object) -> float:
-    one = offer("o", 0.4, boot_s=boot_s, **more)
+    one = offer("o", 0.4, 4, boot_s=boot_s, **more)
     return core_hour_cost(one, Rules(), image="el9", used=(jobs, jobs), run_s=run_s)
 
 
