@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def simulate_command(
     progress = Progress(quiet=quiet)
     progress(f"reading {trace}")
     jobs = read_trace(trace)
-    planned = Planned(site.rules, budget=site.budget, window_s=site.window_s)
+    rules = replace(site.rules, cycle_s=cycle_s)
+    planned = Planned(rules, budget=site.budget, window_s=site.window_s)
     scenario = Scenario(
         offers=site.offers,
         quotas=site.quotas,

@@ -121,6 +121,8 @@ class Rules:
     """Workers that one cycle may start."""
     stop_most: int = 100
     """Workers that one cycle may drain, and that it may give back."""
+    cycle_s: float = 60.0
+    """Time between two decisions."""
     keep_s: float = 300.0
     """How long an idle worker stays."""
     settle_s: float = 120.0

@@ -11,12 +11,14 @@ from mayfly.planner.model import (
     Change,
     Compared,
     Decision,
+    Kind,
     Offer,
     Phase,
     Rules,
     Snapshot,
     Start,
     Unmet,
+    Worker,
 )
 from mayfly.planner.pack import Need, Packed, headroom, needs_of, pack, unmet_of
 from mayfly.planner.price import refusal_of
@@ -30,6 +32,7 @@ def plan(snapshot: Snapshot, rules: Rules) -> Decision:
 
     The same snapshot and rules give the same decision.
     """
+    snapshot = replace(snapshot, fleet=_alike(snapshot.fleet))
     sound = {offer.name: offer for offer in snapshot.offers if not refusal_of(offer, rules)}
     ledger = Ledger(
         rules=rules, offers=sound, budgets=snapshot.budgets, fleet=snapshot.fleet, now=snapshot.now
@@ -58,6 +61,17 @@ def plan(snapshot: Snapshot, rules: Rules) -> Decision:
         ),
         notes=(*ledger.notes(), *_doubts(rests)),
     )
+
+
+def _alike(fleet: tuple[Worker, ...]) -> tuple[Worker, ...]:
+    """Let equal kinds be one object: they are told apart by identity, since hashing each costs."""
+    kinds = {id(worker.kind): worker.kind for worker in fleet}
+    first: dict[Kind, Kind] = {}
+    for kind in kinds.values():
+        first.setdefault(kind, kind)
+    if len(first) == len(kinds):
+        return fleet
+    return tuple(replace(worker, kind=first[worker.kind]) for worker in fleet)
 
 
 def _again(

@@ -13,8 +13,6 @@ from mayfly.planner.model import Change, Kept, Offer, Phase, Rules, Worker
 from mayfly.planner.pack import Need
 from mayfly.planner.price import hour_price, paid_until
 
-CYCLE_S = 60.0
-"""Paid time that is shorter than this is not waited for."""
 Spare = dict[tuple[int, str], int]
 """CPUs that no demand needs, by the identity of a kind, and group."""
 
@@ -114,11 +112,12 @@ def _stays(worker: Worker, spare_cpus: int, view: View) -> str:
     if _must_go(worker, view):
         return ""
     if worker.phase is Phase.READY and spare_cpus < worker.free_cpus:
-        return "jobs wait that it can run"
+        return "jobs need it, or may soon"
     offer = view.offers.get(worker.offer)
     if offer is not None and offer.price_hour:
         until = paid_until(offer, worker.launched_at, view.now)
-        if until - view.now > CYCLE_S:
+        # What ends before the next decision is not waited for: then the next step would begin.
+        if until - view.now > view.rules.cycle_s:
             return "its time is paid for"
     since = worker.launched_at if worker.idle_since is None else worker.idle_since
     # What drained did so because it was not needed.

@@ -245,6 +245,14 @@ def test_a_worker_with_jobs_is_drained_and_not_removed() -> None:
     assert not decision.removals
 
 
+def test_kinds_that_are_equal_are_one_kind() -> None:
+    fleet = tuple(
+        worker(f"w{number}", CHEAP, jobs=1, kind=Kind(image="el9")) for number in range(10)
+    )
+    shared = tuple(replace(each, kind=EL9) for each in fleet)
+    assert decided(CHEAP, fleet=fleet) == decided(CHEAP, fleet=shared)
+
+
 def test_the_dearest_is_drained_first_and_room_is_left() -> None:
     fleet = (worker("a", CHEAP, 1), worker("b", DEAR, 3), worker("c", CHEAP, 1))
     assert [change.worker for change in decided(CHEAP, DEAR, fleet=fleet).drains] == ["b"]

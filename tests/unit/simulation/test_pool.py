@@ -209,6 +209,16 @@ def test_a_budget_begins_anew_with_its_window() -> None:
     assert result.ended_s > 2 * 86_400
 
 
+@pytest.mark.parametrize("cycle_s", [60.0, 420.0, 1000.0])
+def test_an_hour_that_is_paid_for_is_used_and_no_other_is_begun(cycle_s: float) -> None:
+    hourly = replace(OFFER, billing_step_s=3600.0, boot_s=0.0)
+    trace = trace_of(TraceJob(0, 600, 1), TraceJob(40_000, 1, 1))
+    planned = Planned(Rules(cycle_s=cycle_s))
+    result = simulate(trace, Scenario(offers=(hourly,), cycle_s=cycle_s), planned)
+    assert result.totals[0].held_s > 3600 - cycle_s
+    assert result.cost == pytest.approx(2 * 3.6)
+
+
 def test_quotas_and_counts_hold() -> None:
     jobs = [TraceJob(0, 3600, 1) for _ in range(100)]
     rules = Rules(quotas={"p": Ceiling(cpus=8)})
