@@ -110,6 +110,13 @@ class Pool:
         """Tell whether all jobs have ended."""
         return self._next >= len(self._jobs) and not self.running and not self.waiting_cpus
 
+    @property
+    def quiet_until(self) -> float:
+        """Tell when the next job comes, where nothing can happen before; else now."""
+        if self.nodes or self.waiting_cpus or self._next >= len(self._jobs):
+            return self.now
+        return self._jobs[self._next].submit_s
+
     def advance(self, until: float) -> None:
         """Let everything happen up to a moment, that included."""
         jobs, events = self._jobs, self._events

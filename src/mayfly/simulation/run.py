@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -171,12 +172,14 @@ def _cycles(
     while not pool.is_over:
         pool.advance(at)
         _apply(pool, controller.decide(pool))
-        if at >= len(samples) * every:
+        if not samples or at >= samples[-1].at_s + every:
             samples.append(_sample(pool))
-        moved_at = pool.now if pool.running or pool.now <= last else moved_at
+        moved_at = pool.now if pool.running else max(moved_at, min(pool.now, last))
         if pool.now - moved_at > STALL_S:
             break
-        at += scenario.cycle_s
+        # A trace may have years in which nothing happens.
+        pause_s = max(0.0, pool.quiet_until - at)
+        at += scenario.cycle_s * max(1, math.ceil(pause_s / scenario.cycle_s))
         number += 1
         if number % HUSH_CYCLES == 0:
             progress(min(1.0, at / max(1.0, last)))

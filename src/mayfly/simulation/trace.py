@@ -22,6 +22,7 @@ LINE_MOST = 4096
 JOBS_MOST = 5_000_000
 CPUS_MOST = 65_536
 SECONDS_MOST = 100 * 366 * 86_400
+RUN_MOST_S = 366 * 86_400
 NUMBER_MOST = 1 << 53
 GZIP = b"\x1f\x8b"
 
@@ -123,8 +124,10 @@ def _job(words: list[bytes], where: str) -> TraceJob | None:
         return None
     if cpus != int(cpus) or cpus > CPUS_MOST:
         raise Invalid(f"{where}: {cpus:g} processors")
-    if run_s > SECONDS_MOST or submit_s > SECONDS_MOST:
-        raise Invalid(f"{where}: a time of more than 100 years")
+    if submit_s > SECONDS_MOST:
+        raise Invalid(f"{where}: submitted after more than 100 years")
+    if run_s > RUN_MOST_S:
+        raise Invalid(f"{where}: a run of more than a year")
     return TraceJob(submit_s, run_s, int(cpus))
 
 

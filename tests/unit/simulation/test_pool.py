@@ -219,6 +219,13 @@ def test_an_hour_that_is_paid_for_is_used_and_no_other_is_begun(cycle_s: float) 
     assert result.cost == pytest.approx(2 * 3.6)
 
 
+def test_years_in_which_nothing_happens_take_no_time() -> None:
+    trace = trace_of(TraceJob(0, 600, 1), TraceJob(3e9 + 1, 600, 1))
+    result = simulate(trace, Scenario(offers=(OFFER,)), Planned(Rules()))
+    assert result.waits == (100.0, pytest.approx(159.0))
+    assert len(result.samples) < 10
+
+
 def test_quotas_and_counts_hold() -> None:
     jobs = [TraceJob(0, 3600, 1) for _ in range(100)]
     rules = Rules(quotas={"p": Ceiling(cpus=8)})
