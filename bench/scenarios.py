@@ -95,7 +95,7 @@ MARKETS = (
 )
 """One price; two at 2:1; spot that is taken away once in 100 hours; a small cluster and a cloud."""
 
-HEADROOMS = (0.0, 0.02, 0.05, 0.1)
+HEADROOMS = (0.0, 0.02, 0.05, 0.1, 0.2)
 IDLE_S = (300.0, 600.0, 1800.0)
 LINEAR = tuple(
     (low, high, rate) for low, high in ((0.5, 0.5), (0.9, 0.9), (0.9, 0.98)) for rate in (0.2, 0.05)
