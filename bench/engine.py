@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench.burst import burst_vs_serial
 from bench.density import idle_clones
 from bench.files import files
 from bench.groups import Bench
 from bench.leftovers import leftovers
 from bench.report import Findings
+from bench.rounds import burst_vs_serial
 from bench.setting import Setting
 from bench.start import start_vs_cold_boot, start_vs_floor
 from bench.streams import streams

@@ -26,6 +26,7 @@ COMMANDS = {
     "server": ("mayfly.cli.server", "server", "Run the site server: leases of machines."),
     "batch": ("mayfly.cli.batch", "batch", "Let jobs of a batch system run in machines."),
     "job": ("mayfly.cli.job", "job", "Look at jobs of a batch system."),
+    "pool": ("mayfly.cli.pool", "pool", "See what workers on demand would cost."),
     "template": ("mayfly.cli.template", "template", "Make and remove templates by hand."),
     "doctor": ("mayfly.cli.doctor", "doctor", "Say what this host can do and what is missing."),
 }
