@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from mayfly.errors import MayflyError
+from mayfly.errors import Denied
 from mayfly.server.peers import PEER
 from mayfly.server.tokens import Tokens
 from mayfly.site.people import Asker, Roles, asker_of
@@ -19,7 +19,7 @@ from mayfly.site.people import Asker, Roles, asker_of
 BEARER = "bearer "
 
 
-class Unknown(MayflyError):
+class Unknown(Denied):
     """Nobody that the server knows: it answers 401."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 
-from mayfly.errors import Invalid, MayflyError
+from mayfly.errors import Denied, Invalid
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "EdDSA")
 """Of public keys only: no secret of ours could be taken for one, and "none" is none."""
@@ -20,7 +20,7 @@ LEEWAY_S = 30
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 
-class BadToken(MayflyError):
+class BadToken(Denied):
     """A token that is not believed: the server answers 401."""
 
 

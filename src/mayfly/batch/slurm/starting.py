@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -95,7 +94,7 @@ def _try_again(
 
 
 def _explain(job: str, reason: str) -> None:
-    """Have squeue show why a job came back, unless its user has put something there himself.
+    """Have squeue show what became of a job, unless its user has put something there himself.
 
     What root has for that, ``AdminComment``, users cannot change.
     """
@@ -121,11 +120,7 @@ def _is_wanted(job: str) -> bool:
 
 def _show_wait(job: str, reason: str) -> None:
     """Have Slurm show why the job has no machine yet, unless its user has a comment there."""
-    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%k"]
-    with contextlib.suppress(Failed):
-        if run(argv, timeout_s=CONTROL_LIMIT_S).text().strip() in ("", "(null)"):
-            words = f"comment=mayfly: {reason}".replace("\n", " ")[:COMMENT_LONGEST]
-            _update(job, words)
+    _explain(job, f"{OURS}{reason}".replace("\n", " ")[:COMMENT_LONGEST])
 
 
 def _others(environ: Mapping[str, str]) -> bool:

@@ -122,7 +122,7 @@ def test_a_script_is_told_from_a_program(tmp_path: Path) -> None:
 
 
 def test_slurm_shows_why_a_job_waits(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE", "")
+    monkeypatch.setenv("COMMENT", "")
     _show_wait("17", "booting el9\nonce")
     assert log.read_text().splitlines()[-1] == (
         "scontrol update jobid=17 comment=mayfly: booting el9 once"
@@ -130,6 +130,6 @@ def test_slurm_shows_why_a_job_waits(log: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_comment_of_the_users_stays(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE", "mine")
+    monkeypatch.setenv("COMMENT", "mine")
     _show_wait("17", "booting el9 once")
     assert "scontrol" not in log.read_text()
