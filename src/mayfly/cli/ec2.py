@@ -10,9 +10,7 @@ from types import ModuleType
 
 import click
 
-from mayfly.errors import Missing
-
-CONFIG = Path("/etc/mayfly/server.toml")
+from mayfly.cli.serverparts import config_option, parts_of, settings_file
 
 
 @click.group(
@@ -27,46 +25,27 @@ def ec2() -> None:
     """Let boto3 and the aws command have machines from this site."""
 
 
-_config = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help=f"Settings of the server [default: {CONFIG}, if there].",
-)
-
-
 def _parts() -> ModuleType:
-    """Import what only the server needs; raises ``Missing`` where it is not installed."""
-    try:
-        from mayfly import ec2_wiring  # noqa: PLC0415 - hosts without a server have not all of it
-    except ModuleNotFoundError as error:
-        raise Missing(
-            f"the EC2 API needs the Python package '{error.name}'",
-            hint="pip install 'mayfly[server]'",
-        ) from error
-    return ec2_wiring
-
-
-def _file(config: Path | None) -> Path | None:
-    return CONFIG if config is None and CONFIG.exists() else config
+    return parts_of("ec2_wiring", "the EC2 API")
 
 
 @ec2.command(epilog="\b\nExamples:\n  mayfly ec2 serve --config /etc/mayfly/server.toml")
-@_config
+@config_option
 def serve(config: Path | None) -> None:
     """Answer requests in the foreground until SIGTERM; the site server makes the machines."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    _parts().serve(_file(config))
+    _parts().serve(settings_file(config))
 
 
 @ec2.command(epilog="\b\nExamples:\n  mayfly ec2 issue alice")
 @click.argument("user")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-@_config
+@config_option
 def issue(user: str, as_json: bool, config: Path | None) -> None:
     """Make a key for USER; its secret is shown this once and never again."""
-    issued = _parts().issue_key(_file(config), user)
+    issued = _parts().issue_key(settings_file(config), user)
     key = issued.credential.access_key
     if as_json:
         click.echo(json.dumps({"user": user, "access_key": key, "secret": issued.secret}))
@@ -77,9 +56,9 @@ def issue(user: str, as_json: bool, config: Path | None) -> None:
 @ec2.command(epilog="\b\nExamples:\n  mayfly ec2 revoke MFKAABCDEFGHIJKLMNOP --yes")
 @click.argument("access_key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_config
+@config_option
 def revoke(access_key: str, yes: bool, config: Path | None) -> None:
     """Take ACCESS_KEY out of force, at once and for good; machines stay."""
     if not yes:
         click.confirm(f"Take {access_key} out of force?", abort=True, err=True)
-    _parts().revoke_key(_file(config), access_key)
+    _parts().revoke_key(settings_file(config), access_key)

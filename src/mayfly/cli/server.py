@@ -11,9 +11,7 @@ from types import ModuleType
 import click
 
 from mayfly.cli.output import plain, print_json
-from mayfly.errors import Missing
-
-CONFIG = Path("/etc/mayfly/server.toml")
+from mayfly.cli.serverparts import config_option, parts_of, settings_file
 
 
 @click.group(
@@ -28,31 +26,12 @@ def server() -> None:
     """Run and look after the site server."""
 
 
-_config = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help=f"Settings of the server [default: {CONFIG}, if there].",
-)
-
-
 def _parts() -> ModuleType:
-    """Import what only the server needs; raises ``Missing`` where it is not installed."""
-    try:
-        from mayfly import site_wiring  # noqa: PLC0415 - hosts without a server have not all of it
-    except ModuleNotFoundError as error:
-        raise Missing(
-            f"the site server needs the Python package '{error.name}'",
-            hint="pip install 'mayfly[server]'",
-        ) from error
-    return site_wiring
-
-
-def _file(config: Path | None) -> Path | None:
-    return CONFIG if config is None and CONFIG.exists() else config
+    return parts_of("site_wiring", "the site server")
 
 
 @server.command()
-@_config
+@config_option
 def serve(config: Path | None) -> None:
     """Run the server in the foreground until SIGTERM; machines go on without it."""
     logging.basicConfig(
@@ -60,24 +39,24 @@ def serve(config: Path | None) -> None:
     )
     # Of its plugins nobody wants to know.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    _parts().serve(_file(config))
+    _parts().serve(settings_file(config))
 
 
 @server.command()
-@_config
+@config_option
 def migrate(config: Path | None) -> None:
     """Make the database's tables, or bring them up to date; safe to call again."""
-    before, after = _parts().migrate(_file(config))
+    before, after = _parts().migrate(settings_file(config))
     done = f"schema {after}" if before == after else f"from {before or 'nothing'} to schema {after}"
     click.echo(f"the database is up to date: {done}")
 
 
 @server.command()
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 def check(config: Path | None, as_json: bool) -> None:
     """Say whether the server has what it needs: exit status 0, or 1 with what is wrong."""
-    found = _parts().check(_file(config))
+    found = _parts().check(settings_file(config))
     if as_json:
         print_json([asdict(each) for each in found])
     for each in [] if as_json else found:
