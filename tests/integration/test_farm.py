@@ -109,11 +109,18 @@ def inside(cli: Cli, image: str, script: str) -> str:
     return cli(*words, timeout_s=BUILD_LIMIT_S, check=True).stdout.decode()
 
 
+def _root_offset(raw: Path) -> int:
+    """Give where the root file system begins: its partition is the first entry, wherever it lies."""
+    done = subprocess.run(["/sbin/sfdisk", "--json", raw], check=True, capture_output=True)
+    table = json.loads(done.stdout)["partitiontable"]
+    return int(table["partitions"][0]["start"]) * int(table["sectorsize"])
+
+
 def on_disk(image: Image, path: str, scratch: Path) -> str:
     """Read a file of an image that does not run."""
     raw = scratch / "raw"
     subprocess.run(["qemu-img", "convert", "-O", "raw", image.disk, raw], check=True)
-    words = ["/sbin/debugfs", "-R", f"cat {path}", f"{raw}?offset={1 << 20}"]
+    words = ["/sbin/debugfs", "-R", f"cat {path}", f"{raw}?offset={_root_offset(raw)}"]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     raw.unlink()
     return done.stdout + done.stderr.partition("\n")[2]
