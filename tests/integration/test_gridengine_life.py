@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,18 @@ def state_of(site: Site) -> str:
     return str(machine["state"])
 
 
+def suspending(site: Site) -> bool:
+    """Tell whether Grid Engine has a method of suspension of ours run."""
+    program = str(site.cell.top / "mayfly/suspend").encode()
+    return any(program in each for each in map(_read, Path("/proc").glob("[0-9]*/cmdline")))
+
+
+def _read(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
 # --- suspended -----------------------------------------------------------------------------------
 
 
@@ -100,6 +114,8 @@ def test_with_notify_the_job_is_told_before_it_is_suspended_or_deleted(site: Sit
     site.cell.run("qmod", "-sj", str(job))
     wait_until((site.work / "usr1").exists, "the job to hear of it")
     wait_until(lambda: state_of(site) == "paused", "the machine to stand still")
+    # Told to go on before that, a job of Grid Engine stays as it is.
+    wait_until(lambda: not suspending(site), "the method of suspension to end")
     site.cell.run("qmod", "-usj", str(job))
     wait_until(lambda: state_of(site) == "running", "it to go on")
     site.cell.run("qdel", str(job))

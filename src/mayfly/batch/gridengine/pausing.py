@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mayfly.batch.gridengine.task import SPOOL, key_of, read_config
 from mayfly.batch.settings import BatchSettings
-from mayfly.command import run
 from mayfly.errors import Conflict, MayflyError
 from mayfly.host import client
 from mayfly.model import State
@@ -23,7 +23,6 @@ from mayfly.model import State
 PATIENCE_S = 10.0
 """For a machine that is just being handed over."""
 POLL_S = 0.1
-SHOW_LIMIT_S = 30.0
 _DONE = {"pause": State.PAUSED, "resume": State.RUNNING}
 
 
@@ -84,11 +83,16 @@ def _patiently(op: str, machine: str, settings: BatchSettings) -> None:
 
 
 def _show(config: Mapping[str, str], state: State) -> None:
-    """Put on the job what its machine is doing; in an array there is no room for all of them."""
+    """Put on the job what its machine is doing; in an array there is no room for all of them.
+
+    Nobody waits for that: while a method of suspension runs, Grid Engine's shepherd forgets that
+    the job was told to go on.
+    """
     if config.get("ja_task_id") == "0":
         argv = ["qalter", "-ac", f"vm_state={state.value}", config.get("job_id", "")]
-        with contextlib.suppress(MayflyError):
-            run(argv, timeout_s=SHOW_LIMIT_S, check=False)
+        null = subprocess.DEVNULL
+        with contextlib.suppress(OSError):
+            subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
 
 def _signal(words: Sequence[str], number: signal.Signals) -> None:
