@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from mayfly.command import run
@@ -18,6 +19,7 @@ from mayfly.providers.host import HostPlace
 from mayfly.reconcile.loop import Reconciler, Remind
 from mayfly.server.app import make_app
 from mayfly.server.auth import Door
+from mayfly.server.bell import bell_of, hung
 from mayfly.server.serve import close, listen
 from mayfly.server.serve import serve as run_server
 from mayfly.server.settings import ServerSettings, load_server_settings
@@ -46,10 +48,17 @@ def serve(config: Path | None) -> None:
     site = site_of(settings, database)
     sockets = listen(settings.socket, settings.listen)
     try:
-        run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
+        with _bell_of(settings, site):
+            run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
     finally:
         close(settings.socket)
         database.close()
+
+
+def _bell_of(settings: ServerSettings, site: Site) -> AbstractContextManager[None]:
+    if settings.socket is None:
+        return nullcontext()
+    return hung(bell_of(settings.socket), site.reconciler.wake)
 
 
 def migrate(config: Path | None) -> tuple[str, str]:
@@ -110,6 +119,7 @@ def site_of(settings: ServerSettings, database: Database) -> Site:
         reconciler=reconciler,
         quotas=settings.quota.quotas(),
         clock=time.time,
+        wake=reconciler.wake,
     )
 
 
