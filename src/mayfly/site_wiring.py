@@ -27,6 +27,7 @@ from mayfly.server.site import Site
 from mayfly.server.tokens import Issuer, Tokens, read_keys
 from mayfly.site.lease import Lease
 from mayfly.site.people import Roles
+from mayfly.store import backup as store_backup
 from mayfly.store import schema
 from mayfly.store.database import Database
 
@@ -64,6 +65,16 @@ def _bell_of(settings: ServerSettings, site: Site) -> AbstractContextManager[Non
 def migrate(config: Path | None) -> tuple[str, str]:
     """Bring the database up to date; gives the schema before and after."""
     return schema.migrate(database_of(load_server_settings(config)))
+
+
+def backup(config: Path | None, target: Path) -> int:
+    """Write all that the database has into a new file; gives how many rows."""
+    return store_backup.backup(database_of(load_server_settings(config)), target)
+
+
+def restore(config: Path | None, source: Path) -> int:
+    """Put a backup into an empty database; gives how many rows."""
+    return store_backup.restore(database_of(load_server_settings(config)), source)
 
 
 def check(config: Path | None) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -32,6 +33,51 @@ types = {{ small = {{ cpus = 1, memory = "512M" }} }}
 """
 
 
+@contextlib.contextmanager
+def api_of(server: Server, owner: str) -> Iterator[int]:
+    """Run the EC2 API beside a server; gives its port. ``owner`` is who gets the first key."""
+    with server.config.open("a") as file:
+        file.write(SETTINGS.format(top=server.top))
+    key_of(server, owner)
+    log = server.top / "ec2.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            server.argv("ec2", "serve", "--config", str(server.config)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+        )
+    try:
+        wait_until(lambda: "listens at" in log.read_text(), "the EC2 API", limit_s=60)
+        found = re.search(r"listens at 127.0.0.1:(\d+)", log.read_text())
+        assert found
+        yield int(found[1])
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+
+
+def key_of(server: Server, owner: str) -> dict[str, str]:
+    """Issue a key to a user; this makes the file that secrets are sealed with, too."""
+    command = server.argv("ec2", "issue", owner, "--json", "--config", str(server.config))
+    done = subprocess.run(command, check=True, capture_output=True, cwd="/")
+    key: dict[str, str] = json.loads(done.stdout)
+    return key
+
+
+def client_of(server: Server, port: int, owner: str) -> Any:
+    """Give boto3's client, with a fresh key of this user's."""
+    key = key_of(server, owner)
+    return boto3.client(
+        "ec2",
+        endpoint_url=f"http://127.0.0.1:{port}/ec2",
+        region_name="us-east-1",
+        aws_access_key_id=key["access_key"],
+        aws_secret_access_key=key["secret"],
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A host service, a site server, the EC2 API beside it, and somebody who wants machines."""
@@ -43,18 +89,7 @@ class Setting:
 
     def client(self, owner: str) -> Any:
         """Give boto3's client, with a fresh key of this user's."""
-        command = self.server.argv(
-            "ec2", "issue", owner, "--json", "--config", str(self.server.config)
-        )
-        done = subprocess.run(command, check=True, capture_output=True, cwd="/")
-        key = json.loads(done.stdout)
-        return boto3.client(
-            "ec2",
-            endpoint_url=f"http://127.0.0.1:{self.port}/ec2",
-            region_name="us-east-1",
-            aws_access_key_id=key["access_key"],
-            aws_secret_access_key=key["secret"],
-        )
+        return client_of(self.server, self.port, owner)
 
     def wait(self, ec2: Any, what: str, instance: str) -> None:
         """Wait with one of boto3's waiters; says what everybody has said if it gives up."""
@@ -91,32 +126,9 @@ def setting(warm_home: Path) -> Iterator[Setting]:
         somebody("mayfly-alice-t") as alice,
         host_of(warm_home, f'site_user = "{site.name}"\n') as host,
         server_of(site, f'host_socket = "{host.socket}"\n') as server,
+        api_of(server, alice.name) as port,
     ):
-        with server.config.open("a") as file:
-            file.write(SETTINGS.format(top=server.top))
-        subprocess.run(
-            server.argv("ec2", "issue", alice.name, "--config", str(server.config)),
-            check=True,
-            capture_output=True,
-            cwd="/",
-        )
-        log = server.top / "ec2.log"
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                server.argv("ec2", "serve", "--config", str(server.config)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-            )
-        try:
-            wait_until(lambda: "listens at" in log.read_text(), "the EC2 API", limit_s=60)
-            found = re.search(r"listens at 127.0.0.1:(\d+)", log.read_text())
-            assert found
-            yield Setting(host=host, server=server, alice=alice, port=int(found[1]))
-        finally:
-            process.terminate()
-            assert process.wait(30) == 0, log.read_text()
+        yield Setting(host=host, server=server, alice=alice, port=port)
 
 
 def test_a_machine_from_boto3_to_ssh(setting: Setting) -> None:
@@ -162,3 +174,22 @@ def test_a_key_that_was_revoked_opens_nothing(setting: Setting) -> None:
     subprocess.run(gone, check=True, capture_output=True, cwd="/")
     with pytest.raises(ClientError, match="AuthFailure"):
         ec2.describe_regions()
+
+
+def test_an_order_does_not_wait_for_the_loop_of_the_server() -> None:
+    with (
+        somebody("mayfly-site-u") as site,
+        server_of(site, 'place = "fake"\ninterval = "1h"\n', start=False) as server,
+    ):
+        server.write_config(
+            f'place = "fake"\nfake_directory = "{server.top}/fake"\ninterval = "1h"\n'
+        )
+        server.start()
+        with api_of(server, site.name) as port:
+            ec2 = client_of(server, port, site.name)
+            order: dict[str, Any] = {"ImageId": "debian-12", "MinCount": 1, "MaxCount": 1}
+            for _ in range(2):
+                made = ec2.run_instances(**order)["Instances"][0]["InstanceId"]
+                ec2.get_waiter("instance_running").wait(InstanceIds=[made], WaiterConfig=QUICK)
+                ec2.terminate_instances(InstanceIds=[made])
+                ec2.get_waiter("instance_terminated").wait(InstanceIds=[made], WaiterConfig=QUICK)
