@@ -38,11 +38,7 @@ log = logging.getLogger("mayfly.server")
 
 def serve(config: Path | None) -> None:
     """Run the server until it is told to stop."""
-    if os.geteuid() == 0:
-        raise Denied(
-            "the site server does not run as root: it needs no right of root's",
-            hint="run it as a user of its own, the 'site_user' of host.toml",
-        )
+    _refuse_root("the site server does not run as root: it needs no right of root's")
     settings = load_server_settings(config)
     database = database_of(settings)
     schema.migrate(database) if database.is_sqlite else schema.check(database)
@@ -54,6 +50,11 @@ def serve(config: Path | None) -> None:
     finally:
         close(settings.socket)
         database.close()
+
+
+def _refuse_root(why: str) -> None:
+    if os.geteuid() == 0:
+        raise Denied(why, hint="run it as a user of its own, the 'site_user' of host.toml")
 
 
 def _bell_of(settings: ServerSettings, site: Site) -> AbstractContextManager[None]:
@@ -74,6 +75,7 @@ def backup(config: Path | None, target: Path) -> int:
 
 def restore(config: Path | None, source: Path) -> int:
     """Put a backup into an empty database; gives how many rows."""
+    _refuse_root("a backup is not put back by root: the server could not write what root makes")
     return store_backup.restore(database_of(load_server_settings(config)), source)
 
 

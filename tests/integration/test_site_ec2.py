@@ -193,3 +193,5 @@ def test_an_order_does_not_wait_for_the_loop_of_the_server() -> None:
                 ec2.get_waiter("instance_running").wait(InstanceIds=[made], WaiterConfig=QUICK)
                 ec2.terminate_instances(InstanceIds=[made])
                 ec2.get_waiter("instance_terminated").wait(InstanceIds=[made], WaiterConfig=QUICK)
+                (shown,) = ec2.describe_instances(InstanceIds=[made])["Reservations"]
+                assert shown["Instances"][0]["State"]["Name"] == "terminated"

@@ -130,8 +130,8 @@ def _refuse_rows(connection: Connection) -> None:
 
 
 def _insert_all(connection: Connection, lines: Iterator[Mapping[str, Any]]) -> int:
-    count, name, rows = 0, "", list[dict[str, Any]]()
-    for line in lines:
+    name, rows = "", list[dict[str, Any]]()
+    for count, line in enumerate(lines):
         if "end" in line:
             _insert(connection, name, rows)
             if line["end"] != count or next(lines, None) is not None:
@@ -142,7 +142,6 @@ def _insert_all(connection: Connection, lines: Iterator[Mapping[str, Any]]) -> i
             _insert(connection, name, rows)
             name, rows = table.name, []
         rows.append(_row(table, line.get("row")))
-        count += 1
     raise Invalid("the backup has no end: it was cut off")
 
 

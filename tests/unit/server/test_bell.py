@@ -37,8 +37,10 @@ def test_a_ring_is_heard(bell: Path) -> None:
 
 def test_nobody_there_is_no_error(bell: Path) -> None:
     ring(bell)
+    assert not bell.exists()
     bell.write_text("no socket")
     ring(bell)
+    assert bell.read_text() == "no socket"
 
 
 def test_more_rings_than_are_heard_do_not_wait(bell: Path) -> None:
