@@ -1,6 +1,7 @@
 """Puts the EC2 API together from ``server.toml``: a process of its own beside the site server.
 
-It speaks to the same database; what it writes down there, the server's loop carries out.
+It speaks to the same database; what it writes down there, the server's loop carries out;
+it rings the server's bell, so that the loop does so at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import logging
 import os
 import pwd
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -22,6 +25,7 @@ from mayfly.ec2.service import Service
 from mayfly.ec2.values import InstanceType, Region
 from mayfly.errors import Denied, Missing
 from mayfly.model import Shape
+from mayfly.server.bell import bell_of, ring
 from mayfly.server.ec2.machines import LeasedMachines, local_asker
 from mayfly.server.ec2.notes import Notes
 from mayfly.server.serve import GRACE_S, listen
@@ -39,7 +43,11 @@ def serve(config: Path | None) -> None:
     settings = load_server_settings(config)
     database = database_of(settings)
     schema.check(database)
-    service = service_of(settings, site_of(settings, database))
+    site = site_of(settings, database)
+    if settings.socket is not None:
+        # The loop that carries leases out is the server's.
+        site = replace(site, wake=partial(ring, bell_of(settings.socket)))
+    service = service_of(settings, site)
     sockets = listen(None, settings.ec2.listen)
     uvicorn_config = uvicorn.Config(
         App(service),

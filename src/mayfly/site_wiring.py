@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from mayfly.command import run
@@ -18,6 +19,7 @@ from mayfly.providers.host import HostPlace
 from mayfly.reconcile.loop import Reconciler, Remind
 from mayfly.server.app import make_app
 from mayfly.server.auth import Door
+from mayfly.server.bell import bell_of, hung
 from mayfly.server.serve import close, listen
 from mayfly.server.serve import serve as run_server
 from mayfly.server.settings import ServerSettings, load_server_settings
@@ -25,6 +27,7 @@ from mayfly.server.site import Site
 from mayfly.server.tokens import Issuer, Tokens, read_keys
 from mayfly.site.lease import Lease
 from mayfly.site.people import Roles
+from mayfly.store import backup as store_backup
 from mayfly.store import schema
 from mayfly.store.database import Database
 
@@ -35,26 +38,45 @@ log = logging.getLogger("mayfly.server")
 
 def serve(config: Path | None) -> None:
     """Run the server until it is told to stop."""
-    if os.geteuid() == 0:
-        raise Denied(
-            "the site server does not run as root: it needs no right of root's",
-            hint="run it as a user of its own, the 'site_user' of host.toml",
-        )
+    _refuse_root("the site server does not run as root: it needs no right of root's")
     settings = load_server_settings(config)
     database = database_of(settings)
     schema.migrate(database) if database.is_sqlite else schema.check(database)
     site = site_of(settings, database)
     sockets = listen(settings.socket, settings.listen)
     try:
-        run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
+        with _bell_of(settings, site):
+            run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
     finally:
         close(settings.socket)
         database.close()
 
 
+def _refuse_root(why: str) -> None:
+    if os.geteuid() == 0:
+        raise Denied(why, hint="run it as a user of its own, the 'site_user' of host.toml")
+
+
+def _bell_of(settings: ServerSettings, site: Site) -> AbstractContextManager[None]:
+    if settings.socket is None:
+        return nullcontext()
+    return hung(bell_of(settings.socket), site.reconciler.wake)
+
+
 def migrate(config: Path | None) -> tuple[str, str]:
     """Bring the database up to date; gives the schema before and after."""
     return schema.migrate(database_of(load_server_settings(config)))
+
+
+def backup(config: Path | None, target: Path) -> int:
+    """Write all that the database has into a new file; gives how many rows."""
+    return store_backup.backup(database_of(load_server_settings(config)), target)
+
+
+def restore(config: Path | None, source: Path) -> int:
+    """Put a backup into an empty database; gives how many rows."""
+    _refuse_root("a backup is not put back by root: the server could not write what root makes")
+    return store_backup.restore(database_of(load_server_settings(config)), source)
 
 
 def check(config: Path | None) -> list[Finding]:
@@ -110,6 +132,7 @@ def site_of(settings: ServerSettings, database: Database) -> Site:
         reconciler=reconciler,
         quotas=settings.quota.quotas(),
         clock=time.time,
+        wake=reconciler.wake,
     )
 
 

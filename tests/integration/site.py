@@ -51,8 +51,10 @@ class Server:
         return self.top / "log"
 
     def write_config(self, settings: str) -> None:
-        """Say what the next server does; a database or a socket in ``settings`` wins."""
-        own = f'socket = "{self.socket}"\ninterval = "1s"\n'
+        """Say what the next server does; a database or an interval in ``settings`` wins."""
+        own = f'socket = "{self.socket}"\n'
+        if "interval" not in settings:
+            own += 'interval = "1s"\n'
         if "database" not in settings:
             own += f'database = "sqlite:///{self.top}/site.db"\n'
         self.config.write_text(own + settings)

@@ -110,7 +110,7 @@ def inside(cli: Cli, image: str, script: str) -> str:
 
 
 def _root_offset(raw: Path) -> int:
-    """Give where the root file system begins: the first entry, wherever that lies."""
+    """Give where the root file system begins: its partition is the first in the table."""
     done = subprocess.run(["/sbin/sfdisk", "--json", raw], check=True, capture_output=True)
     table = json.loads(done.stdout)["partitiontable"]
     return int(table["partitions"][0]["start"]) * int(table["sectorsize"])

@@ -20,6 +20,7 @@ Examples:
   mayfly server migrate                               # make, or bring up to date, the database
   mayfly server serve --config /etc/mayfly/server.toml   # as a user of its own; systemd does this
   mayfly server check
+  mayfly server backup /backup/site-monday.gz         # while the server runs
 """
 )
 def server() -> None:
@@ -49,6 +50,30 @@ def migrate(config: Path | None) -> None:
     before, after = _parts().migrate(settings_file(config))
     done = f"schema {after}" if before == after else f"from {before or 'nothing'} to schema {after}"
     click.echo(f"the database is up to date: {done}")
+
+
+@server.command()
+@config_option
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(config: Path | None, file: Path) -> None:
+    """Write all leases, events and keys into FILE, which must not be there yet.
+
+    The server may go on meanwhile. Keep the key file of the EC2 API too: it is not in FILE.
+    """
+    rows = _parts().backup(settings_file(config), file)
+    click.echo(f"{rows} rows are in {plain(str(file))}")
+
+
+@server.command()
+@config_option
+@click.argument("file", type=click.Path(path_type=Path))
+def restore(config: Path | None, file: Path) -> None:
+    """Put a backup into an empty database, of the same kind or the other one; all or nothing.
+
+    Machines that were made after the backup have no lease in it: the server ends them.
+    """
+    rows = _parts().restore(settings_file(config), file)
+    click.echo(f"{rows} rows were put back")
 
 
 @server.command()

@@ -54,6 +54,8 @@ class Site:
     reconciler: Reconciler
     quotas: Quotas
     clock: Callable[[], float]
+    wake: Callable[[], None]
+    """Has the loop, which may be another process's, look now."""
 
     # --- look ------------------------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class Site:
                 diary.append(connection, "lease.created", lease, now, _by(asker), **words)
         except _Dry:
             return lease
-        self.reconciler.wake()
+        self.wake()
         return lease
 
     def planned(self, asker: Asker, wish: Wish) -> Lease:
@@ -221,7 +223,7 @@ class Site:
                 raise Conflict(f"machine '{lease.name}' is gone, or soon will be")
             after = rows.save(connection, change(lease))
             diary.append(connection, kind, after, now, _by(asker), expires_at=after.expires_at)
-        self.reconciler.wake()
+        self.wake()
         return after
 
     def reach(self, asker: Asker, word: str) -> Sequence[str]:

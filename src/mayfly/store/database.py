@@ -43,6 +43,15 @@ class Database:
         with _translated(), self._plain().begin() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Give a transaction that only looks, and sees all tables as of one moment."""
+        # SQLite's readers do so anyway.
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        options = {"mayfly_reads": True, **level}
+        with _translated(), self.engine.execution_options(**options).begin() as connection:
+            yield connection
+
     def _plain(self) -> Engine:
         return self.engine.execution_options(mayfly_reads=True)
 

@@ -48,7 +48,14 @@ def leased(directory: Path) -> Iterator[Whole]:
     place = FakePlace(directory / "machines")
     loop = Reconciler(database=database, place=place, interval_s=0.02)
     quotas = Quotas(user=Amounts(machines=10))
-    leases = Site(database=database, place=place, reconciler=loop, quotas=quotas, clock=time.time)
+    leases = Site(
+        database=database,
+        place=place,
+        reconciler=loop,
+        quotas=quotas,
+        clock=time.time,
+        wake=loop.wake,
+    )
     machines = LeasedMachines(
         site=leases,
         sizes=calls.TYPES,

@@ -122,6 +122,7 @@ def little_site(directory: Path, quotas: Quotas | None = None) -> Iterator[Littl
         reconciler=loop,
         quotas=quotas or Quotas(user=Amounts(machines=5)),
         clock=clock,
+        wake=loop.wake,
     )
     app = make_app(site, NamedDoor(roles=ROLES))
     # A socket's path is short; pytest's are not.

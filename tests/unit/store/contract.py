@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,11 +14,13 @@ from mayfly.model import State
 from mayfly.site.lease import Lease, Wanted
 from mayfly.site.quota import Amounts, Quotas
 from mayfly.store import answers, leases, log, schema
+from mayfly.store.backup import backup, restore
 from mayfly.store.database import Database
 from mayfly.store.ec2tables import metadata
 from mayfly.store.leases import Scope
 from mayfly.store.log import By
 from tests.unit.site.samples import NOW, lease
+from tests.unit.store.backups import fill, rows_of
 
 ALL = Scope(everything=True)
 ALICE = Scope(owner="alice")
@@ -161,3 +164,19 @@ class StoreContract:
             connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
         with pytest.raises(Conflict, match="0000"):
             schema.check(database)
+
+    def test_a_backup_comes_back(self, database: Database, tmp_path: Path) -> None:
+        fill(database)
+        count = backup(database, tmp_path / "b.gz")
+        before = rows_of(database)
+        assert sum(map(len, before.values())) == count
+        other = Database(f"sqlite:///{tmp_path}/restored.db")
+        assert restore(other, tmp_path / "b.gz") == count
+        assert rows_of(other) == before
+        backup(other, tmp_path / "again.gz")
+        with database.writing() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
+        assert restore(database, tmp_path / "again.gz") == count
+        assert rows_of(database) == before
+        other.close()

@@ -96,7 +96,7 @@ class LeasedMachines:
         except _Raced:
             # The same token came twice at once; the other one has written it down by now.
             self._run_once(asker, order)
-        self.site.reconciler.wake()
+        self.site.wake()
         token = _order_of(owner, order.token)
         with self.site.database.reading() as connection:
             reservation = connection.execute(
