@@ -46,7 +46,7 @@ def serve(config: Path | None) -> None:
     site = site_of(settings, database)
     sockets = listen(settings.socket, settings.listen)
     try:
-        run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
+        run_server(make_app(site, door_of(settings), settings.page_url()), site.reconciler, sockets)
     finally:
         close(settings.socket)
         database.close()

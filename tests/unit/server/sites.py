@@ -123,7 +123,7 @@ def little_site(directory: Path, quotas: Quotas | None = None) -> Iterator[Littl
         quotas=quotas or Quotas(user=Amounts(machines=5)),
         clock=clock,
     )
-    app = make_app(site, NamedDoor(roles=ROLES))
+    app = make_app(site, NamedDoor(roles=ROLES), "http://site.test")
     # A socket's path is short; pytest's are not.
     with tempfile.TemporaryDirectory() as short, served(app, Path(short) / "s") as path:
         yield Little(

@@ -1,0 +1,298 @@
+"""The web page in a real browser: the whole story, live, by keyboard, without scripts, axe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from mayfly.server.serve import config_of, listen
+from mayfly.site.people import asker_of
+from tests.integration.chromium import ENTER, TAB, Chromium, chromium
+from tests.unit.server.sites import GROUPS, ROLES, Little, little_site
+
+pytestmark = pytest.mark.integration
+AXE = Path(__file__).parents[1] / "material/axe/axe.min.js"
+PICTURES = os.environ.get("MAYFLY_TEST_PICTURES")
+WIDTHS = (380, 800, 1280)
+
+
+@dataclass(slots=True, kw_only=True)
+class Seat:
+    """Somebody before a browser, and the site behind."""
+
+    little: Little
+    window: Chromium
+    url: str = ""
+    port: int = 0
+    _stop: contextlib.ExitStack
+
+    def serve(self) -> None:
+        """Serve over TCP, at the port of before if there was one."""
+        (door,) = listen(None, f"127.0.0.1:{self.port}")
+        self.port = door.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        server = uvicorn.Server(config_of(self.little.app))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])))
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+            door.close()
+
+        self._stop.callback(stop)
+
+    def gone(self) -> None:
+        """Have the server stop."""
+        self._stop.close()
+
+    def sign_in(self, name: str) -> None:
+        """Come in as somebody, by a link."""
+        asker = asker_of(name, GROUPS[name], ROLES, "test")
+        self.window.load(f"{self.url}/sign-in?code={self.little.app.state.visits.link(asker)}")
+        self.window.click("main button")
+        self.window.until(lambda: self.window.title.startswith("My machines"))
+
+    def make(self, name: str) -> None:
+        """Make a machine by the form."""
+        self.window.load(f"{self.url}/new")
+        self.window.type("#name", name)
+        self.window.click("form.fields button")
+        self.window.until(lambda: self.window.title.startswith(name))
+
+    def settle(self) -> bool:
+        """Let the loop go round: what was clicked may have come in just now."""
+        self.little.settle(2)
+        return True
+
+    def again(self) -> bool:
+        """The same, and load the page anew."""
+        self.settle()
+        self.window.load(f"{self.url}/machines")
+        return True
+
+    def becomes(self, state: str, *, load: str = "") -> None:
+        """Wait until the page shows a state; with ``load`` it is loaded each time."""
+
+        def there() -> bool:
+            self.settle()
+            if load:
+                self.window.load(self.url + load)
+            return self.state() == state
+
+        self.window.until(there)
+
+    def state(self) -> str:
+        """Give the state that the page shows."""
+        return self.window.text(".state")
+
+
+@contextlib.contextmanager
+def _seat(tmp_path: Path, *, scripts: bool = True) -> Iterator[Seat]:
+    with (
+        little_site(tmp_path) as little,
+        contextlib.ExitStack() as stop,
+        chromium(scripts=scripts) as window,
+    ):
+        seat = Seat(little=little, window=window, _stop=stop)
+        seat.serve()
+        yield seat
+
+
+@pytest.fixture
+def seat(tmp_path: Path) -> Iterator[Seat]:
+    with _seat(tmp_path) as found:
+        yield found
+
+
+def test_the_whole_story_live(seat: Seat) -> None:
+    window = seat.window
+    seat.sign_in("alice")
+    seat.make("build1")
+    assert seat.state() == "wanted"
+    seat.becomes("running")
+    window.click("[id^=suspend-]")
+    seat.becomes("suspended")
+    window.click("[id^=resume-]")
+    seat.becomes("running")
+    window.click("#for option[value='7d']")
+    window.click("#extend")
+    window.until(lambda: "7 d left" in window.text())
+    # Its end is seen on the page, too.
+    seat.little.clock.now += 6.9 * 86_400
+    seat.sign_in("alice")
+    assert window.all(".left.soon")
+    seat.little.clock.now += 0.2 * 86_400
+    seat.becomes("suspended")
+    assert "its time is over" in window.text()
+    window.click("[id^=d-]")
+    window.until(lambda: "Nothing brings it back" in window.text())
+    window.click("main button.bad")
+    window.until(lambda: "You have no machine" in window.text() if seat.settle() else False)
+    assert seat.little.place.machines() == []
+    assert window.complaints() == []
+
+
+def test_news_come_without_a_reload_and_are_said(seat: Seat) -> None:
+    window = seat.window
+    seat.sign_in("alice")
+    seat.little.ask("alice", "POST", "/v1/leases", {"image": "debian-12", "name": "elsewhere"})
+    window.script("window.same = true")
+    window.until(lambda: "elsewhere" in window.text())
+    seat.becomes("running")
+    assert window.script("return document.getElementById('hear').textContent") == (
+        "elsewhere is running"
+    )
+    assert window.script("return window.same")
+
+
+def test_the_server_gone_and_back(seat: Seat) -> None:
+    window = seat.window
+    seat.sign_in("alice")
+    seat.gone()
+    window.until(lambda: "does not answer" in window.text("#gone"))
+    seat.serve()
+    window.until(lambda: window.text("#gone") == "")
+    assert window.title.startswith("My machines")
+
+
+def test_without_scripts(tmp_path: Path) -> None:
+    with _seat(tmp_path, scripts=False) as seat:
+        window = seat.window
+        seat.sign_in("alice")
+        seat.make("build1")
+        seat.becomes("running", load="/machines")
+        window.click("[id^=suspend-]")
+        seat.becomes("suspended", load="/machines")
+        window.click("footer button[value=dark]")
+        window.until(lambda: bool(window.all("html[data-theme=dark]")))
+        window.click("[id^=d-]")
+        window.until(lambda: window.title.startswith("Delete"))
+        window.click("main button.bad")
+        window.until(lambda: "You have no machine" in window.text() if seat.again() else False)
+        window.click(".out button")
+        window.until(lambda: window.title.startswith("Sign in"))
+
+
+def _tab_to(window: Chromium, css: str) -> None:
+    for _ in range(60):
+        window.keys(TAB)
+        if window.script("return document.activeElement.matches(arguments[0])", css):
+            return
+    raise AssertionError(f"no tab stop at {css}")
+
+
+def test_by_keyboard_alone(seat: Seat) -> None:
+    window = seat.window
+    seat.sign_in("alice")
+    window.keys(TAB)
+    assert window.script("return document.activeElement.textContent") == "To the content"
+    _tab_to(window, "a.main")
+    window.keys(ENTER)
+    window.until(lambda: window.title.startswith("New machine"))
+    _tab_to(window, "#name")
+    window.keys(*"build1", ENTER)
+    window.until(lambda: window.title.startswith("build1"))
+    seat.becomes("running")
+    _tab_to(window, "#delete")
+    window.keys(ENTER)
+    window.until(lambda: window.title.startswith("Delete build1"))
+    _tab_to(window, "main button")
+    window.keys(ENTER)
+    window.until(lambda: window.title.startswith("My machines"))
+    seat.little.settle()
+    assert seat.little.place.machines() == []
+
+
+def test_a_form_in_use_is_not_disturbed(seat: Seat) -> None:
+    window = seat.window
+    seat.sign_in("alice")
+    seat.make("build1")
+    window.script("document.getElementById('for').focus()")
+    seat.becomes("running")
+    assert window.script("return document.activeElement.id") == "for"
+
+
+def _fill(seat: Seat) -> str:
+    """Give the site some life; gives the path of a machine's page."""
+    little = seat.little
+    for who, name, image in (
+        ("alice", "build-el9", "alma-9"),
+        ("alice", "teaching-2026-tuesday-afternoon", "debian-12"),
+        ("olga", "probe", "debian-12"),
+    ):
+        wish = {"image": image, "name": name, "for_s": 90_000, "memory_mib": 2048, "cpus": 2}
+        little.ask(who, "POST", "/v1/leases", wish)
+    little.settle()
+    little.ask("olga", "PATCH", "/v1/leases/probe", {"wanted": "suspended"})
+    little.settle()
+    with little.database.writing() as connection:
+        connection.exec_driver_sql(
+            "update leases set state='failed', reason='no room on the host: 3 of 3 CPUs are taken'"
+            " where name like 'teaching%'"
+        )
+    soon = {"image": "debian-12", "name": "soon-over", "for_s": 7200}
+    little.ask("olga", "POST", "/v1/leases", soon)
+    found = little.ask("olga", "GET", "/v1/leases/probe").words["id"]
+    return f"/machines/{found}"
+
+
+def _pages(path: str) -> dict[str, str]:
+    return {
+        "machines": "/machines",
+        "all": "/machines?of=all",
+        "machine": path,
+        "delete": f"{path}/delete",
+        "new": "/new",
+        "images": "/images",
+        "events": "/events",
+        "site": "/site",
+        "error": "/machines/00000000-0000-0000-0000-000000000000",
+    }
+
+
+def test_every_page_is_for_everybody(seat: Seat) -> None:
+    """Axe finds nothing, nothing sticks out, and nothing is refused, in both themes and three widths."""
+    window = seat.window
+    seat.sign_in("olga")
+    pages = _pages(_fill(seat))
+    _look_at(seat, pages)
+    window.click(".out button")
+    window.until(lambda: window.title.startswith("Sign in"))
+    _look_at(seat, {"sign-in": "/sign-in", "sign-in-link": "/sign-in?code=x"})
+
+
+def _look_at(seat: Seat, pages: dict[str, str]) -> None:
+    window = seat.window
+    for name, path in pages.items():
+        for theme in ("light", "dark"):
+            for width in WIDTHS:
+                window.looks(theme, width)
+                window.load(f"{seat.url}{path}")
+                where = f"{name}-{theme}-{width}"
+                if PICTURES:
+                    (Path(PICTURES) / f"{where}.png").write_bytes(window.picture())
+                wide = window.script("return document.documentElement.scrollWidth")
+                assert wide <= width, where
+                assert _faults(window) == [], where
+        assert [each for each in window.complaints() if "404" not in each] == [], name
+
+
+def _faults(window: Chromium) -> list[str]:
+    # By DevTools, not as a script of the page: its policy would rightly refuse that one.
+    window.devtools("Runtime.evaluate", expression=AXE.read_text())
+    run = "axe.run(document, {resultTypes: ['violations']}).then((found) => JSON.stringify("
+    run += "found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(' | ')}`)))"
+    found = window.devtools(
+        "Runtime.evaluate", expression=run, awaitPromise=True, returnByValue=True
+    )
+    return [str(each) for each in json.loads(found["result"]["value"])]
