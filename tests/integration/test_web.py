@@ -168,6 +168,8 @@ def test_the_server_gone_and_back(seat: Seat) -> None:
 def test_without_scripts(tmp_path: Path) -> None:
     with _seat(tmp_path, scripts=False) as seat:
         window = seat.window
+        window.load("data:text/html,<noscript>off</noscript>")
+        assert window.text("body") == "off"
         seat.sign_in("alice")
         seat.make("build1")
         seat.becomes("running", load="/machines")
@@ -240,45 +242,54 @@ def _fill(seat: Seat) -> str:
             "update leases set state='failed', reason='no room on the host: 3 of 3 CPUs are taken'"
             " where name like 'teaching%'"
         )
+    little.clock.now += 50_000
     soon = {"image": "debian-12", "name": "soon-over", "for_s": 7200}
     little.ask("olga", "POST", "/v1/leases", soon)
     found = little.ask("olga", "GET", "/v1/leases/probe").words["id"]
     return f"/machines/{found}"
 
 
-def _pages(path: str) -> dict[str, str]:
+def _pages(path: str) -> dict[str, tuple[str, str]]:
+    """Give the pages: their address, and how their title begins."""
     return {
-        "machines": "/machines",
-        "all": "/machines?of=all",
-        "machine": path,
-        "delete": f"{path}/delete",
-        "new": "/new",
-        "images": "/images",
-        "events": "/events",
-        "site": "/site",
-        "error": "/machines/00000000-0000-0000-0000-000000000000",
+        "machines": ("/machines", "My machines"),
+        "all": ("/machines?of=all", "All machines"),
+        "machine": (path, "probe"),
+        "delete": (f"{path}/delete", "Delete probe"),
+        "new": ("/new", "New machine"),
+        "images": ("/images", "Images"),
+        "events": ("/events", "Events"),
+        "site": ("/site", "Site"),
+        "error": ("/machines/00000000-0000-0000-0000-000000000000", "Not Found"),
     }
 
 
 def test_every_page_is_for_everybody(seat: Seat) -> None:
-    """Axe finds nothing, nothing sticks out, and nothing is refused, in both themes and three widths."""
+    """Axe finds nothing, nothing sticks out, nothing is refused; both themes, three widths."""
     window = seat.window
+    path = _fill(seat)
     seat.sign_in("olga")
-    pages = _pages(_fill(seat))
+    # It would say so.
+    window.script("document.querySelector('main').append(document.createElement('input'))")
+    assert any(fault.startswith("label: ") for fault in _faults(window))
+    pages = _pages(path)
     _look_at(seat, pages)
     window.click(".out button")
     window.until(lambda: window.title.startswith("Sign in"))
-    _look_at(seat, {"sign-in": "/sign-in", "sign-in-link": "/sign-in?code=x"})
+    _look_at(
+        seat, {"sign-in": ("/sign-in", "Sign in"), "sign-in-link": ("/sign-in?code=x", "Sign in")}
+    )
 
 
-def _look_at(seat: Seat, pages: dict[str, str]) -> None:
+def _look_at(seat: Seat, pages: dict[str, tuple[str, str]]) -> None:
     window = seat.window
-    for name, path in pages.items():
+    for name, (path, title) in pages.items():
         for theme in ("light", "dark"):
             for width in WIDTHS:
                 window.looks(theme, width)
                 window.load(f"{seat.url}{path}")
                 where = f"{name}-{theme}-{width}"
+                assert window.title.startswith(title), where
                 if PICTURES:
                     (Path(PICTURES) / f"{where}.png").write_bytes(window.picture())
                 wide = window.script("return document.documentElement.scrollWidth")

@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
 
 import pytest
 
+from mayfly.errors import Unavailable
 from mayfly.server.web.form import own_path, parse_form
 from mayfly.server.web.pages import static_files
-from tests.unit.server.browsing import Browser, hidden
-from tests.unit.server.sites import Little
+from tests.unit.server.browsing import NEW, Browser, hidden, made
 
 NASTY = "<script>alert(1)</script>\"'&{{7*7}}"
-NEW = {
-    "image": "debian-12",
-    "name": "build1",
-    "cpus": "1",
-    "memory_mib": "512",
-    "network": "none",
-    "for": "1d",
-    "ssh_keys": "",
-}
-
-
-@pytest.fixture
-def browser(little: Little) -> Browser:
-    return Browser(little=little)
-
-
-@pytest.fixture
-def alice(browser: Browser) -> Browser:
-    assert browser.sign_in("alice").headers["location"] == "/machines"
-    return browser
-
-
-def made(browser: Browser, **more: str) -> str:
-    """Make a machine by the form; gives the path of its page."""
-    fields = {**hidden(browser.get("/new")), **NEW, **more}
-    where = browser.post("/new", fields).headers["location"]
-    return where.partition("?")[0]
 
 
 def sure(browser: Browser, path: str) -> int:
@@ -118,105 +90,6 @@ def test_more_than_the_quota_is_said_in_the_form(alice: Browser) -> None:
     page = alice.post("/new", {**hidden(alice.get("/new")), **NEW, "name": "m6"})
     assert page.status == 429
     assert "more than your quota" in page.data.decode()
-
-
-# --- signing in ----------------------------------------------------------------------------------
-
-
-def test_without_a_session_one_is_sent_to_sign_in(browser: Browser) -> None:
-    for path in ("/machines", "/images", "/events", "/site", "/new"):
-        answer = browser.get(path)
-        assert (answer.status, answer.headers["location"]) == (303, f"/sign-in?then={path}")
-    assert browser.get("/machines", X_Live="1").status == 401
-    assert browser.post("/new", NEW).status == 303
-    assert browser.little.place.machines() == []
-
-
-def test_a_link_works_once(browser: Browser) -> None:
-    link = browser.little.ask("alice", "POST", "/v1/web/links").words["url"]
-    path = link.removeprefix("http://site.test")
-    # Programs that look at links before people do use nothing up.
-    browser.get(path)
-    form = hidden(browser.get(path))
-    assert browser.post("/sign-in", form).status == 303
-    other = Browser(little=browser.little)
-    again = other.post("/sign-in", {**form, "csrf": hidden(other.get(path))["csrf"]})
-    assert again.status == 403
-    assert "used already" in again.data.decode()
-
-
-def test_of_two_at_once_one_gets_in(browser: Browser) -> None:
-    link = browser.little.ask("alice", "POST", "/v1/web/links").words["url"]
-    path = link.removeprefix("http://site.test")
-    found: list[int] = []
-
-    def enter() -> None:
-        one = Browser(little=browser.little)
-        found.append(one.post("/sign-in", hidden(one.get(path))).status)
-
-    threads = [threading.Thread(target=enter) for _ in range(6)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert sorted(found) == [303, 403, 403, 403, 403, 403]
-
-
-def test_links_and_sessions_end(browser: Browser) -> None:
-    little = browser.little
-    link = (
-        little.ask("alice", "POST", "/v1/web/links").words["url"].removeprefix("http://site.test")
-    )
-    little.clock.now += 601
-    assert browser.post("/sign-in", hidden(browser.get(link))).status == 403
-    browser.sign_in("alice")
-    little.clock.now += 12 * 3600 + 1
-    assert browser.get("/machines").status == 303
-
-
-def test_a_session_is_new_at_each_sign_in_and_gone_after(browser: Browser) -> None:
-    # Fixation: a session that somebody else has put into the browser is not the one that it gets.
-    mallory = Browser(little=browser.little)
-    mallory.sign_in("bob")
-    browser.cookies["mayfly"] = mallory.cookies["mayfly"]
-    browser.sign_in("alice")
-    assert browser.cookies["mayfly"] != mallory.cookies["mayfly"]
-    assert mallory.get("/machines").status == 303
-    kept = dict(browser.cookies)
-    assert browser.post("/sign-out", {"csrf": browser.csrf}).status == 303
-    browser.cookies = kept
-    assert browser.get("/machines").status == 303
-
-
-def test_a_form_of_another_site_does_nothing(alice: Browser) -> None:
-    path = made(alice)
-    for fields in ({}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": "é"}):
-        for verb in ("extend", "suspend", "resume", "delete"):
-            assert alice.post(f"{path}/{verb}", {**fields, "for": "7d"}).status == 403
-        assert alice.post("/new", {**NEW, **fields, "name": "evil"}).status == 403
-        assert alice.post("/sign-out", fields).status == 403
-    good = {"csrf": alice.csrf}
-    assert alice.post(f"{path}/delete", good, Sec_Fetch_Site="cross-site").status == 403
-    assert alice.get("/machines").status == 200
-    # Nor does one that signs the browser in as its maker.
-    link = alice.little.ask("bob", "POST", "/v1/web/links").words["url"]
-    code = link.partition("code=")[2]
-    assert Browser(little=alice.little).post("/sign-in", {"code": code}).status == 403
-
-
-def test_the_database_has_no_secret(alice: Browser) -> None:
-    with alice.little.database.reading() as connection:
-        dump = "".join(str(row) for row in connection.exec_driver_sql("select * from passes"))
-    assert "alice" in dump
-    assert alice.cookies["mayfly"] not in dump
-
-
-def test_the_oldest_session_goes(browser: Browser) -> None:
-    browser.sign_in("alice")
-    for _ in range(20):
-        browser.little.clock.now += 1
-        Browser(little=browser.little).sign_in("alice")
-    assert browser.get("/machines").status == 303
 
 
 # --- who sees what -------------------------------------------------------------------------------
@@ -369,8 +242,6 @@ def test_files_are_kept_by_browsers_until_they_change(browser: Browser) -> None:
 
 
 def test_a_place_that_does_not_answer(alice: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mayfly.errors import Unavailable
-
     def silent(*_: object) -> object:
         raise Unavailable("the host service does not answer")
 

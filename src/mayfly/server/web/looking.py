@@ -13,7 +13,7 @@ from mayfly.server.site import Site, scope_of
 from mayfly.server.web.machines import ID
 from mayfly.server.web.pages import HEADERS, Page, render, static_files
 from mayfly.server.web.visits import Visiting
-from mayfly.server.web.words import TONES, moment, row_of
+from mayfly.server.web.words import TONES, happened, moment, row_of
 from mayfly.store import leases as rows
 from mayfly.store import log as diary
 from mayfly.store.log import Event
@@ -49,19 +49,24 @@ def make_looking(site: Site) -> APIRouter:
 
 def _event(event: Event) -> dict[str, str]:
     detail = ", ".join(
-        f"{name} {moment(value) if name.endswith('_at') and isinstance(value, float) else value}"
+        f"{name.replace('expires_at', 'until')} {_plain(name, value)}"
         for name, value in event.detail.items()
         if value not in (None, "")
     )
     return {
         "at": moment(event.at),
-        "kind": event.kind,
+        "kind": happened(event.kind),
         "lease": event.lease,
         "owner": event.owner,
         "actor": event.actor.removeprefix("user:"),
         "source": event.source,
         "detail": detail,
     }
+
+
+def _plain(name: str, value: object) -> object:
+    timed = name.endswith("_at") and isinstance(value, int | float)
+    return moment(float(value)) if timed and isinstance(value, int | float) else value
 
 
 def _add_static(router: APIRouter) -> None:

@@ -11,7 +11,7 @@ from mayfly.server.site import Site, may_change
 from mayfly.server.web.form import Form
 from mayfly.server.web.pages import Page, go, render
 from mayfly.server.web.visits import Visiting, check_form
-from mayfly.server.web.words import Row, moment, row_of, span
+from mayfly.server.web.words import Row, happened, moment, row_of, span
 from mayfly.site.lease import Lease, Wanted
 from mayfly.site.people import Asker
 from mayfly.store import leases as rows
@@ -105,7 +105,7 @@ def _shown(request: Request, site: Site, visitor: Visiting, template: str, word:
     events = site.events(asker, after="", lease=row.id, limit=200)
     words: dict[str, Any] = {
         "row": row,
-        "events": [(moment(each.at), each.kind, each.actor) for each in reversed(events)],
+        "events": [(moment(each.at), happened(each.kind), each.actor) for each in reversed(events)],
         "spans": spans(site),
         "grace": span(site.reconciler.ladder.grace_s),
     }

@@ -53,7 +53,7 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
 
     @router.get("/sign-in")
     def show(request: Request, code: str = "", then: str = "/machines") -> Response:
-        return _form(request, visits, code=code[:64], then=own_path(then))
+        return _form(request, visits, door, code=code[:64], then=own_path(then))
 
     @router.post("/sign-in")
     def enter(request: Request, fields: Form) -> Response:
@@ -64,7 +64,7 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
             secret, life_s = _session(visits, door, fields)
         except MayflyError as error:
             words = f"{error.message}. {error.hint}".rstrip(". ")
-            return _form(request, visits, then=then, trouble=words, status=status_of(error))
+            return _form(request, visits, door, then=then, trouble=words, status=status_of(error))
         old = visits.find(request)
         if old is not None:
             visits.end(old.secret)
@@ -73,6 +73,11 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
         visits.drop_cookie(response, visits.before)
         return response
 
+    _add_others(router, visits)
+    return router
+
+
+def _add_others(router: APIRouter, visits: Visits) -> None:
     @router.post("/sign-out")
     def leave(request: Request, fields: Form, visitor: Visiting) -> Response:
         check_form(request, fields, visitor.csrf)
@@ -89,20 +94,16 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
             visits.set_cookie(response, "mayfly-theme", chosen, YEAR_S)
         return response
 
-    return router
-
 
 def _form(
-    request: Request,
-    visits: Visits,
-    *,
-    status: int = 200,
-    **words: str,
+    request: Request, visits: Visits, door: Door, *, status: int = 200, **words: str
 ) -> Response:
     secret = request.cookies.get(visits.before) or fresh_secret()
-    words = {"code": "", "trouble": "", **words}
+    shown = {"code": "", "trouble": "", **words, "csrf": csrf_of(secret)}
+    takes_tokens = bool(door.tokens.issuers)
+    # Without who is signed in: whoever comes here is about to be somebody.
     response = render(
-        request, "sign-in.html", None, status=status, csrf=csrf_of(secret), **words
+        request, "sign-in.html", None, status=status, takes_tokens=takes_tokens, **shown
     )
     visits.set_cookie(response, visits.before, secret, SESSION_S)
     return response

@@ -8,6 +8,11 @@ from datetime import UTC, datetime
 from mayfly.model import State
 from mayfly.site.lease import Lease, Wanted
 
+ASKED = {
+    "running": "resume asked for",
+    "suspended": "suspend asked for",
+    "gone": "delete asked for",
+}
 SOON_S = 86_400.0
 """Less than this is left: the page says so in another colour too."""
 TONES = {
@@ -117,6 +122,12 @@ def size_of(cpus: int, memory_mib: int) -> str:
     """Give a machine's size in words."""
     memory = f"{memory_mib / 1024:g} GiB" if memory_mib >= 1024 else f"{memory_mib} MiB"
     return f"{cpus} CPU{'' if cpus == 1 else 's'}, {memory}"
+
+
+def happened(kind: str) -> str:
+    """Give an event's kind in words."""
+    plain = kind.removeprefix("lease.")
+    return ASKED.get(plain.removeprefix("want-"), plain) if plain.startswith("want-") else plain
 
 
 def moment(at: float) -> str:
