@@ -276,9 +276,9 @@ def test_every_page_is_for_everybody(seat: Seat) -> None:
     _look_at(seat, pages)
     window.click(".out button")
     window.until(lambda: window.title.startswith("Sign in"))
-    _look_at(
-        seat, {"sign-in": ("/sign-in", "Sign in"), "sign-in-link": ("/sign-in?code=x", "Sign in")}
-    )
+    olga = asker_of("olga", GROUPS["olga"], ROLES, "test")
+    link = f"/sign-in?code={seat.little.app.state.visits.link(olga)}"
+    _look_at(seat, {"sign-in": ("/sign-in", "Sign in"), "sign-in-link": (link, "Sign in")})
 
 
 def _look_at(seat: Seat, pages: dict[str, tuple[str, str]]) -> None:

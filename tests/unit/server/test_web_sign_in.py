@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import jwt
+import pytest
+from click.testing import CliRunner
 from fastapi import Response
 
+from mayfly.cli.web import web
+from mayfly.errors import Invalid, Missing
+from mayfly.server.app import make_app
+from mayfly.server.auth import Door
 from mayfly.server.tokens import Issuer, Tokens
-from mayfly.server.web.visits import Visits
+from mayfly.server.web.visits import Visits, csrf_of
 from tests.unit.server.browsing import NEW, Browser, hidden, made
-from tests.unit.server.sites import ROLES, Little, little_site
+from tests.unit.server.sites import ROLES, Little, little_site, served
 from tests.unit.server.tokens import AUDIENCE, ISSUER, claims, new_key, write_keys
 
 
@@ -25,6 +35,12 @@ def test_without_a_session_one_is_sent_to_sign_in(browser: Browser) -> None:
     assert browser.little.place.machines() == []
 
 
+def before(browser: Browser) -> str:
+    """Give the proof that a form is of the sign-in page that this browser has seen."""
+    browser.get("/sign-in")
+    return csrf_of(browser.cookies["mayfly-before"])
+
+
 def test_a_link_works_once(browser: Browser) -> None:
     link = browser.little.ask("alice", "POST", "/v1/web/links").words["url"]
     path = link.removeprefix("http://site.test")
@@ -33,9 +49,38 @@ def test_a_link_works_once(browser: Browser) -> None:
     form = hidden(browser.get(path))
     assert browser.post("/sign-in", form).status == 303
     other = Browser(little=browser.little)
-    again = other.post("/sign-in", {**form, "csrf": hidden(other.get(path))["csrf"]})
+    assert "used already" in other.get(path).data.decode()
+    again = other.post("/sign-in", {**form, "csrf": before(other)})
     assert again.status == 403
     assert "used already" in again.data.decode()
+
+
+def test_the_command_prints_a_link_of_whoever_calls_it(
+    little: Little, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kernel's word, through a real door."""
+    app = make_app(little.site, Door(roles=ROLES), "https://site.test")
+    with tempfile.TemporaryDirectory() as short, served(app, Path(short) / "s") as path:
+        monkeypatch.setenv("MAYFLY_SERVER", f"unix://{path}")
+        printed = CliRunner().invoke(web, ["login"]).stdout
+        listed = json.loads(CliRunner().invoke(web, ["login", "--json"]).stdout)
+    for url in (printed.strip(), listed["url"]):
+        assert url.startswith("https://site.test/sign-in?code=")
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        assert app.state.visits.whose(url.partition("code=")[2]) == me
+
+
+def test_a_server_without_a_page_makes_no_links(
+    little: Little, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(little.site, Door(roles=ROLES))
+    with tempfile.TemporaryDirectory() as short, served(app, Path(short) / "s") as path:
+        monkeypatch.setenv("MAYFLY_SERVER", f"unix://{path}")
+        refused = CliRunner().invoke(web, ["login"])
+    assert isinstance(refused.exception, Invalid)
+    assert "[web]" in refused.exception.hint
+    monkeypatch.setenv("MAYFLY_SERVER", "none")
+    assert isinstance(CliRunner().invoke(web, ["login"]).exception, Missing)
 
 
 def test_of_two_at_once_one_gets_in(browser: Browser) -> None:
@@ -43,11 +88,13 @@ def test_of_two_at_once_one_gets_in(browser: Browser) -> None:
     path = link.removeprefix("http://site.test")
     found: list[int] = []
 
-    def enter() -> None:
-        one = Browser(little=browser.little)
-        found.append(one.post("/sign-in", hidden(one.get(path))).status)
+    browsers = [Browser(little=browser.little) for _ in range(6)]
+    forms = [hidden(each.get(path)) for each in browsers]
 
-    threads = [threading.Thread(target=enter) for _ in range(6)]
+    def enter(number: int) -> None:
+        found.append(browsers[number].post("/sign-in", forms[number]).status)
+
+    threads = [threading.Thread(target=enter, args=(number,)) for number in range(6)]
     for each in threads:
         each.start()
     for each in threads:
@@ -61,7 +108,9 @@ def test_links_and_sessions_end(browser: Browser) -> None:
         little.ask("alice", "POST", "/v1/web/links").words["url"].removeprefix("http://site.test")
     )
     little.clock.now += 601
-    assert browser.post("/sign-in", hidden(browser.get(link))).status == 403
+    code = link.partition("code=")[2]
+    late = browser.post("/sign-in", {"csrf": before(browser), "code": code})
+    assert late.status == 403
     browser.sign_in("alice")
     little.clock.now += 12 * 3600 + 1
     assert browser.get("/machines").status == 303
@@ -138,8 +187,8 @@ def test_by_a_token_for_as_long_as_it_lives(tmp_path: Path) -> None:
 
 def test_a_server_that_takes_no_tokens_asks_for_none(browser: Browser) -> None:
     assert b'name="token"' not in browser.get("/sign-in").data
-    form = hidden(browser.get("/sign-in?code=x"))
-    assert browser.post("/sign-in", {**form, "code": "", "token": "x"}).status == 401
+    fields = {"csrf": before(browser), "token": "x"}
+    assert browser.post("/sign-in", fields).status == 401
 
 
 def test_cookies_of_a_site_with_tls(little: Little) -> None:

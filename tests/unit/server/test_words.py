@@ -66,6 +66,12 @@ def test_what_may_be_done() -> None:
     assert (gone.can_suspend, gone.can_extend, gone.can_delete) == (False, False, False)
 
 
+def test_soon() -> None:
+    assert not row_of(LEASE, NOW, may_change=True).soon
+    assert row_of(LEASE, NOW + 5500, may_change=True).soon
+    assert not row_of(LEASE, NOW + 7300, may_change=True).soon
+
+
 def test_time_left() -> None:
     assert row_of(LEASE, NOW, may_change=True).left == "2 h left"
     assert row_of(LEASE, NOW + 3600, may_change=True).spent_percent == 50

@@ -53,7 +53,11 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
 
     @router.get("/sign-in")
     def show(request: Request, code: str = "", then: str = "/machines") -> Response:
-        return _form(request, visits, door, code=code[:64], then=own_path(then))
+        code = code[:64]
+        name = visits.whose(code) if code else ""
+        trouble = "This link was used already, or its time is over." if code and not name else ""
+        words = {"code": code if name else "", "name": name, "trouble": trouble}
+        return _form(request, visits, door, {**words, "then": own_path(then)})
 
     @router.post("/sign-in")
     def enter(request: Request, fields: Form) -> Response:
@@ -64,7 +68,8 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
             secret, life_s = _session(visits, door, fields)
         except MayflyError as error:
             words = f"{error.message}. {error.hint}".rstrip(". ")
-            return _form(request, visits, door, then=then, trouble=words, status=status_of(error))
+            shown = {"then": then, "trouble": words}
+            return _form(request, visits, door, shown, status=status_of(error))
         old = visits.find(request)
         if old is not None:
             visits.end(old.secret)
@@ -96,10 +101,10 @@ def _add_others(router: APIRouter, visits: Visits) -> None:
 
 
 def _form(
-    request: Request, visits: Visits, door: Door, *, status: int = 200, **words: str
+    request: Request, visits: Visits, door: Door, words: Fields, *, status: int = 200
 ) -> Response:
     secret = request.cookies.get(visits.before) or fresh_secret()
-    shown = {"code": "", "trouble": "", **words, "csrf": csrf_of(secret)}
+    shown = {"code": "", "name": "", "trouble": "", **words, "csrf": csrf_of(secret)}
     takes_tokens = bool(door.tokens.issuers)
     # Without who is signed in: whoever comes here is about to be somebody.
     response = render(

@@ -58,6 +58,12 @@ class Visits:
         now = self.site.clock()
         return Pass(owner=asker.name, groups=asker.groups, created_at=now, expires_at=now + life_s)
 
+    def whose(self, secret: str) -> str:
+        """Give whom a link would sign in; empty: nobody, or no more."""
+        with self.site.database.reading() as connection:
+            found = passes.find(connection, PassKind.LINK, secret, self.site.clock())
+        return "" if found is None else found.owner
+
     def by_link(self, secret: str) -> str:
         """Begin a session with a link's secret; gives the session's. Raises ``Denied``."""
         now = self.site.clock()

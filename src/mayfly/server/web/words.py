@@ -14,7 +14,8 @@ ASKED = {
     "gone": "delete asked for",
 }
 SOON_S = 86_400.0
-"""Less than this is left: the page says so in another colour too."""
+SOON_PERCENT = 75
+"""With less left than that, and so much over, the page says it in another colour too."""
 TONES = {
     State.WANTED: "busy",
     State.STARTING: "busy",
@@ -65,6 +66,7 @@ def row_of(lease: Lease, now: float, *, may_change: bool) -> Row:
     alive = may_change and lease.is_live and lease.wanted is not Wanted.GONE
     asleep = lease.wanted is Wanted.SUSPENDED
     left_s = lease.expires_at - now
+    spent_percent = _spent(lease, now)
     return Row(
         id=lease.id,
         name=lease.name,
@@ -77,11 +79,11 @@ def row_of(lease: Lease, now: float, *, may_change: bool) -> Row:
         tone=TONES[lease.state],
         reason=lease.reason,
         left=left_of(lease, now),
-        soon=lease.is_live and 0 < left_s < SOON_S,
+        soon=lease.is_live and 0 < left_s < SOON_S and spent_percent >= SOON_PERCENT,
         over=not lease.is_live or left_s <= 0,
         until=moment(lease.expires_at),
         until_iso=iso(lease.expires_at),
-        spent_percent=_spent(lease, now),
+        spent_percent=spent_percent,
         created=moment(lease.created_at),
         host_keys=lease.host_keys,
         version=lease.version,
