@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import threading
@@ -183,6 +184,27 @@ def test_without_scripts(tmp_path: Path) -> None:
         window.until(lambda: "You have no machine" in window.text() if seat.again() else False)
         window.click(".out button")
         window.until(lambda: window.title.startswith("Sign in"))
+
+
+def _has_theme(window: Chromium, theme: str) -> bool:
+    return bool(window.all(f"html[data-theme={theme}]"))
+
+
+def test_the_theme_that_was_chosen(seat: Seat) -> None:
+    window = seat.window
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    found = {}
+    for system in ("light", "dark"):
+        window.looks(system, 800)
+        for theme in ("auto", "light", "dark"):
+            window.load(f"{seat.url}/sign-in")
+            window.click(f"footer button[value={theme}]")
+            window.until(functools.partial(_has_theme, window, theme))
+            found[system, theme] = window.script(paper)
+    light, dark = found["light", "auto"], found["dark", "auto"]
+    assert light != dark
+    assert found["light", "light"] == found["dark", "light"] == light
+    assert found["light", "dark"] == found["dark", "dark"] == dark
 
 
 def _tab_to(window: Chromium, css: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import jwt
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -20,6 +22,8 @@ from mayfly.server.web.visits import (
     csrf_of,
     fresh_secret,
 )
+
+log = logging.getLogger("mayfly.server")
 
 YEAR_S = 366 * 86_400.0
 
@@ -73,6 +77,7 @@ def make_sign_in(visits: Visits, door: Door) -> APIRouter:
         old = visits.find(request)
         if old is not None:
             visits.end(old.secret)
+        log.info("a session of the web page begins id=%s", request.state.request_id)
         response = go(then)
         visits.set_cookie(response, visits.cookie, secret, life_s)
         visits.drop_cookie(response, visits.before)
