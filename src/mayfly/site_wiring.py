@@ -46,7 +46,8 @@ def serve(config: Path | None) -> None:
     sockets = listen(settings.socket, settings.listen)
     try:
         with _bell_of(settings, site):
-            run_server(make_app(site, door_of(settings)), site.reconciler, sockets)
+            app = make_app(site, door_of(settings), settings.page_url())
+            run_server(app, site.reconciler, sockets)
     finally:
         close(settings.socket)
         database.close()

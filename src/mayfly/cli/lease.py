@@ -39,7 +39,8 @@ def server() -> Client | None:
     return Client(url) if url else None
 
 
-def _required() -> Client:
+def required_server() -> Client:
+    """Give the site server; raises ``Missing`` where none is configured."""
     client = server()
     if client is None:
         raise Missing(
@@ -105,7 +106,7 @@ def show_one(lease: Lease, *, as_json: bool) -> None:
 
 def want(name: str, wanted: str) -> None:
     """Have a lease's machine suspended or running, and wait until it is."""
-    with _required() as client:
+    with required_server() as client:
         client.want(name, wanted)
         _wait(client, name, wanted)
     click.echo(f"{name} is {wanted}")
@@ -113,7 +114,7 @@ def want(name: str, wanted: str) -> None:
 
 def delete(name: str) -> None:
     """End a lease."""
-    with _required() as client:
+    with required_server() as client:
         client.delete(name)
 
 
@@ -174,7 +175,7 @@ def create(
         "ssh_keys": [line for file in keys for line in _read_keys(file)],
         "dry_run": dry_run,
     }
-    with _required() as client:
+    with required_server() as client:
         lease = client.create(image, **wish)
         if not (no_wait or dry_run):
             lease = _wait(client, lease.id, "running")
@@ -231,7 +232,7 @@ Examples:
 def extend(name: str, for_: str) -> None:
     """Keep a leased machine for longer; an expired one goes on where it stopped."""
     end = datetime.now(UTC) + timedelta(seconds=parse_duration(for_))
-    with _required() as client:
+    with required_server() as client:
         lease = client.extend(name, end)
     click.echo(f"{lease.name} is yours until {_local(lease.expires_at)}")
 
@@ -246,7 +247,7 @@ def connect(name: str) -> None:
 
     For ssh's ProxyCommand: 'mayfly machine ssh-config NAME' writes it down.
     """
-    with _required() as client:
+    with required_server() as client:
         pump(client, name)
 
 

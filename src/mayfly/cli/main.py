@@ -24,6 +24,7 @@ COMMANDS = {
     "host": ("mayfly.cli.host", "host", "Run and ask the host service."),
     "ec2": ("mayfly.cli.ec2", "ec2", "The EC2 API of the site, and its keys."),
     "server": ("mayfly.cli.server", "server", "Run the site server: leases of machines."),
+    "web": ("mayfly.cli.web", "web", "Sign in to the site's web page."),
     "batch": ("mayfly.cli.batch", "batch", "Let jobs of a batch system run in machines."),
     "job": ("mayfly.cli.job", "job", "Look at jobs of a batch system."),
     "pool": ("mayfly.cli.pool", "pool", "See what workers on demand would cost."),

@@ -18,6 +18,7 @@ from mayfly.server.problems import handle_errors
 from mayfly.server.routes import make_routes
 from mayfly.server.site import Site
 from mayfly.server.ssh import make_way
+from mayfly.server.web.app import add_pages
 from mayfly.store.log import newest
 
 log = logging.getLogger("mayfly.server")
@@ -26,8 +27,8 @@ Next = Callable[[Request], Awaitable[Response]]
 ROUNDS_LATE_S = 60.0
 
 
-def make_app(site: Site, door: Door) -> FastAPI:
-    """Put the application together."""
+def make_app(site: Site, door: Door, url: str = "") -> FastAPI:
+    """Put the application together; ``url``: where browsers find its web page, empty if nowhere."""
     app = FastAPI(
         title="Mayfly",
         version=__version__,
@@ -41,6 +42,7 @@ def make_app(site: Site, door: Door) -> FastAPI:
     handle_errors(app)
     app.include_router(make_routes(site))
     app.include_router(make_way(site, door))
+    add_pages(app, site, door, url)
     _add_health(app, site, counts)
 
     @app.middleware("http")

@@ -132,6 +132,13 @@ class Ec2Settings(_Section):
     )
 
 
+class WebSettings(_Section):
+    """``[web]``: the web page."""
+
+    url: str = Field(default="", pattern=r"^(https?://[A-Za-z0-9.:\[\]-]{1,200})?$")
+    """Where browsers find it, past a front end; empty: at ``listen``."""
+
+
 class ServerSettings(_Section):
     """All settings of the site server."""
 
@@ -148,8 +155,13 @@ class ServerSettings(_Section):
     leases: LeaseSettings = LeaseSettings()
     quota: QuotaSettings = QuotaSettings()
     ec2: Ec2Settings = Ec2Settings()
+    web: WebSettings = WebSettings()
     roles: RoleSettings = RoleSettings()
     issuer: list[IssuerSettings] = []
+
+    def page_url(self) -> str:
+        """Give where browsers find the web page; empty: nowhere."""
+        return self.web.url or (f"http://{self.listen}" if self.listen else "")
 
 
 def load_server_settings(file: Path | None) -> ServerSettings:

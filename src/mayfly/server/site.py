@@ -254,9 +254,13 @@ def scope_of(asker: Asker) -> Scope:
     return Scope(owner=asker.name, groups=asker.manages, everything=everything)
 
 
+def may_change(asker: Asker, lease: Lease) -> bool:
+    """Say whether somebody may change and end a lease."""
+    return lease.owner == asker.name or asker.operator or lease.group in asker.manages
+
+
 def _check_may_change(asker: Asker, lease: Lease) -> None:
-    mine = lease.owner == asker.name
-    if not (mine or asker.operator or lease.group in asker.manages):
+    if not may_change(asker, lease):
         raise Denied(f"machine '{lease.name}' belongs to {lease.owner}")
 
 

@@ -118,6 +118,40 @@ def living(connection: Connection) -> Sequence[Lease]:
     return [_lease(row) for row in connection.execute(query)]
 
 
+def counted(connection: Connection) -> dict[str, int]:
+    """Give how many living leases are in each state."""
+    columns = tables.leases.c
+    query = select(columns.state, func.count()).where(columns.live).group_by(columns.state)
+    return {str(state): int(count) for state, count in connection.execute(query)}
+
+
+def held_by_groups(connection: Connection, *, limit: int) -> Sequence[tuple[str, Amounts]]:
+    """Give what the groups with the most living leases have."""
+    columns = tables.leases.c
+    machines = func.count()
+    query = (
+        select(columns.group, machines, func.sum(columns.cpus), func.sum(columns.memory_mib))
+        .where(columns.live)
+        .group_by(columns.group)
+        .order_by(machines.desc(), columns.group)
+        .limit(limit)
+    )
+    return [
+        (str(group), Amounts(machines=count, cpus=int(cpus), memory_mib=int(memory_mib)))
+        for group, count, cpus, memory_mib in connection.execute(query)
+    ]
+
+
+def in_states(
+    connection: Connection, states: Sequence[State], *, limit: int = 100
+) -> Sequence[Lease]:
+    """Give living leases in some states, newest first."""
+    columns = tables.leases.c
+    query = select(tables.leases).where(columns.live, columns.state.in_([s.value for s in states]))
+    query = query.order_by(columns.id.desc()).limit(limit)
+    return [_lease(row) for row in connection.execute(query)]
+
+
 def save(connection: Connection, lease: Lease) -> Lease:
     """Write a lease down that was read, with a lock, in this transaction; gives its next version.
 

@@ -78,6 +78,20 @@ def events(
     return [Event(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
 
 
+def latest(
+    connection: Connection, scope: Scope, *, before: str = "", limit: int = 100
+) -> Sequence[Event]:
+    """Give what happened, newest first, from before an id on."""
+    columns = tables.events.c
+    query = select(tables.events).order_by(columns.id.desc()).limit(limit)
+    if not scope.everything:
+        query = query.where(or_(columns.owner == scope.owner, columns.group.in_(scope.groups)))
+    if before:
+        query = query.where(columns.id < before)
+    rows = connection.execute(query).mappings()
+    return [Event(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
+
+
 def newest(connection: Connection) -> str:
     """Give the id of the last event; empty when there is none."""
     columns = tables.events.c

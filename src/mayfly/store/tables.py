@@ -110,3 +110,17 @@ answers = Table(
     Column("at", Double, nullable=False),
 )
 """What a request with an Idempotency-Key made: the same request again makes nothing."""
+
+passes = Table(
+    "passes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+"""What lets a browser in: one-time links and sessions, by the digest of their secret."""
+Index("passes_by_owner", passes.c.owner, passes.c.kind, passes.c.created_at)
+Index("passes_by_end", passes.c.expires_at)

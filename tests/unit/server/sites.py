@@ -23,6 +23,7 @@ from mayfly.server.app import make_app
 from mayfly.server.auth import Door, Unknown
 from mayfly.server.serve import config_of, listen
 from mayfly.server.site import Site
+from mayfly.server.tokens import Tokens
 from mayfly.site.lease import Lease
 from mayfly.site.people import Asker, Roles, asker_of
 from mayfly.site.quota import Amounts, Quotas
@@ -109,7 +110,9 @@ class Little:
 
 
 @contextlib.contextmanager
-def little_site(directory: Path, quotas: Quotas | None = None) -> Iterator[Little]:
+def little_site(
+    directory: Path, quotas: Quotas | None = None, tokens: Tokens | None = None
+) -> Iterator[Little]:
     """Put a site together beneath a directory, and serve it from a thread."""
     database = sqlite_at(directory)
     place = FakePlace(directory / "fake")
@@ -124,7 +127,7 @@ def little_site(directory: Path, quotas: Quotas | None = None) -> Iterator[Littl
         clock=clock,
         wake=loop.wake,
     )
-    app = make_app(site, NamedDoor(roles=ROLES))
+    app = make_app(site, NamedDoor(roles=ROLES, tokens=tokens or Tokens()), "http://site.test")
     # A socket's path is short; pytest's are not.
     with tempfile.TemporaryDirectory() as short, served(app, Path(short) / "s") as path:
         yield Little(

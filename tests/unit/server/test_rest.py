@@ -101,6 +101,7 @@ MATRIX = [
     ("GET", "/v1/images", None, (200, 200, 200, 200, 200, 401)),
     ("GET", "/v1/me", None, (200, 200, 200, 200, 200, 401)),
     ("GET", "/v1/events", None, (200, 200, 200, 200, 200, 401)),
+    ("POST", "/v1/web/links", None, (201, 201, 201, 201, 201, 401)),
 ]
 SEES = {"alice": True, "bob": False, "martin": True, "olga": True, "ada": True}
 

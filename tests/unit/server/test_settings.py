@@ -44,6 +44,9 @@ def test_what_may_be_set(tmp_path: Path) -> None:
         "[leases]\ngrace = true",
         "[[issuer]]\nurl = 'x'",
         "listen = [",
+        "[web]\nurl = 'site.test'",
+        "[web]\nurl = 'https://site.test/page'",
+        "[web]\nurl = 'https://user@site.test'",
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str) -> None:
@@ -51,6 +54,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(Invalid, match=r"server\.toml"):
         load_server_settings(file)
+
+
+def test_where_browsers_find_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    assert load_server_settings(None).page_url() == ""
+    file.write_text('listen = "127.0.0.1:8080"')
+    assert load_server_settings(file).page_url() == "http://127.0.0.1:8080"
+    file.write_text('[web]\nurl = "https://site.test:8443"')
+    assert load_server_settings(file).page_url() == "https://site.test:8443"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from mayfly.errors import Conflict, Missing, Quota
 from mayfly.model import State
 from mayfly.site.lease import Lease, Wanted
 from mayfly.site.quota import Amounts, Quotas
-from mayfly.store import answers, leases, log, schema
+from mayfly.store import answers, leases, log, passes, schema
 from mayfly.store.backup import backup, restore
 from mayfly.store.database import Database
 from mayfly.store.ec2tables import metadata
 from mayfly.store.leases import Scope
 from mayfly.store.log import By
+from mayfly.store.passes import Pass, PassKind
 from tests.unit.site.samples import NOW, lease
 from tests.unit.store.backups import fill, rows_of
 
@@ -180,3 +181,40 @@ class StoreContract:
         assert restore(database, tmp_path / "again.gz") == count
         assert rows_of(database) == before
         other.close()
+
+    def test_a_pass_lets_in_until_its_end(self, database: Database) -> None:
+        given = Pass(owner="alice", groups=("a b", "c"), created_at=NOW, expires_at=NOW + 60)
+        with database.writing() as connection:
+            secret = passes.issue(connection, PassKind.SESSION, given)
+        with database.reading() as connection:
+            assert passes.find(connection, PassKind.SESSION, secret, NOW + 59) == given
+            assert passes.find(connection, PassKind.SESSION, secret, NOW + 60) is None
+            assert passes.find(connection, PassKind.LINK, secret, NOW) is None
+            assert passes.find(connection, PassKind.SESSION, passes.digest(secret), NOW) is None
+        with database.writing() as connection:
+            assert passes.remove(connection, secret)
+            assert not passes.remove(connection, secret)
+
+    def test_a_link_lets_one_in(self, database: Database) -> None:
+        given = Pass(owner="alice", groups=(), created_at=NOW, expires_at=NOW + 60)
+        with database.writing() as connection:
+            secret = passes.issue(connection, PassKind.LINK, given)
+
+        def redeem(_: int) -> bool:
+            with database.writing() as connection:
+                return passes.redeem(connection, secret, NOW) is not None
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(redeem, range(4))) == [False, False, False, True]
+
+    def test_passes_are_not_without_end(self, database: Database) -> None:
+        secrets = []
+        for second in range(passes.MOST + 1):
+            at = NOW + second
+            given = Pass(owner="alice", groups=(), created_at=at, expires_at=at + 60)
+            with database.writing() as connection:
+                secrets.append(passes.issue(connection, PassKind.SESSION, given))
+        with database.reading() as connection:
+            found = [passes.find(connection, PassKind.SESSION, each, NOW) for each in secrets]
+        assert found[0] is None
+        assert None not in found[1:]
