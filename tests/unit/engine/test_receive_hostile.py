@@ -332,7 +332,9 @@ def meddle(here: Receiving, name: str) -> None:
     """Be a process of the user that changes things at the worst moment."""
     place = here.path / name
     if name and os.path.lexists(place):
-        place.rename(here.path / f"{name}-moved-{len(os.listdir(here.path))}")
+        taken = set(os.listdir(here.path))
+        free = (f"{name}-moved-{number}" for number in range(len(taken) + 1))
+        place.rename(here.path / next(each for each in free if each not in taken))
         place.symlink_to("../canary")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -46,17 +47,19 @@ def answering(place: Path, answer: Answer, *features: str) -> Iterator[tuple[Mac
     asked: list[str] = []
 
     def serve() -> None:
-        parser = Parser()
-        while data := theirs.recv(65536):
-            for frame in parser.feed(data):
-                if frame.kind is Kind.SYNC:
-                    hello = {"type": "hello", "protocol": 1, "protocol_min": 1}
-                    theirs.sendall(pack_sync(frame.payload))
-                    theirs.sendall(pack_message({**hello, "features": list(features)}))
-                else:
-                    asked.append(frame.message["type"])
-                    said = {**answer(frame.message), "id": frame.message["id"]}
-                    theirs.sendall(pack_message(said))
+        # Whoever asked may have gone before the answer.
+        with contextlib.suppress(OSError):
+            parser = Parser()
+            while data := theirs.recv(65536):
+                for frame in parser.feed(data):
+                    if frame.kind is Kind.SYNC:
+                        hello = {"type": "hello", "protocol": 1, "protocol_min": 1}
+                        theirs.sendall(pack_sync(frame.payload))
+                        theirs.sendall(pack_message({**hello, "features": list(features)}))
+                    else:
+                        asked.append(frame.message["type"])
+                        said = {**answer(frame.message), "id": frame.message["id"]}
+                        theirs.sendall(pack_message(said))
 
     _, held = new_place(place)
     gone = os.eventfd(0)
