@@ -117,7 +117,8 @@ def fetched(world: World) -> int:
     total = 0
     for words in world.asked(".content"):
         first, _, last = words.removeprefix("bytes=").partition("-")
-        total += int(last) - int(first) + 1
+        if last:  # without an end: whether parts are given at all
+            total += int(last) - int(first) + 1
     return total
 
 
@@ -156,6 +157,18 @@ def test_without_an_index_the_whole_file_is_fetched(world: World) -> None:
     del world.server[1]["/el9.raw.chunks"]
     world.server[1]["/el9.raw.chunks"] = lambda request: request.send_error(404)
     mayfly_image("pull", "el9")
+    assert disk(world) == ONE
+    assert world.asked() == [""]
+
+
+def test_a_server_that_gives_no_parts_gives_the_whole_file(world: World) -> None:
+    world.offer(ONE)
+    for ending in ("", ".chunks", ".content"):
+        answer = world.server[1][f"/el9.raw{ending}"]
+        assert isinstance(answer, File)
+        answer.whole = True
+    result = mayfly_image("pull", "el9")
+    assert "there are no parts of files: the whole file is fetched" in result.stderr
     assert disk(world) == ONE
     assert world.asked() == [""]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -51,10 +52,23 @@ def find_index(source: Source, chunking: Chunking, now: datetime) -> Index | Non
         chunking.note(f"no index of chunks: {error.message}")
         return None
     try:
-        return open_index(message, chunking.voucher, chunking.anchors, chunking.rules, now)
+        index = open_index(message, chunking.voucher, chunking.anchors, chunking.rules, now)
     except Untrusted as error:
         chunking.note(f"{error.message}: the whole file is fetched")
         return None
+    content = replace(source, uri=source.uri + CONTENT)
+    if not _gives_parts(content, index):
+        chunking.note(f"{content.uri}: there are no parts of files: the whole file is fetched")
+        return None
+    return index
+
+
+def _gives_parts(content: WebSource, index: Index) -> bool:
+    """Tell whether a server knows ``Range``: not every one does."""
+    last = index.content_bytes - 1
+    with contextlib.suppress(MayflyError), content.open(last, "") as offer:
+        return offer.start == last
+    return True
 
 
 def _small(source: WebSource) -> bytes:
