@@ -28,7 +28,7 @@ from mayfly.model import Shape
 from mayfly.server.bell import bell_of, ring
 from mayfly.server.ec2.machines import LeasedMachines, local_asker
 from mayfly.server.ec2.notes import Notes
-from mayfly.server.serve import GRACE_S, listen
+from mayfly.server.serve import listen, plain_config
 from mayfly.server.settings import Ec2Settings, ServerSettings, load_server_settings
 from mayfly.server.site import Site
 from mayfly.site_wiring import database_of, site_of
@@ -49,17 +49,7 @@ def serve(config: Path | None) -> None:
         site = replace(site, wake=partial(ring, bell_of(settings.socket)))
     service = service_of(settings, site)
     sockets = listen(None, settings.ec2.listen)
-    uvicorn_config = uvicorn.Config(
-        App(service),
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    uvicorn_config = plain_config(App(service), ws="none")
     host, port = sockets[0].getsockname()[:2]
     log.info("the EC2 API listens at %s:%s", host, port)
     # uvicorn sends itself the signal again when it has stopped: the end is a good one.

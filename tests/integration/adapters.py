@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mayfly import __file__ as code
-from tests.integration.host import IMAGE, Host, host_of
+from tests.integration.host import IMAGE, Host, host_of, policy_of_queue
 from tests.integration.people import Someone, somebody
 from tests.integration.slurm import home_with_policy
 from tests.integration.waiting import wait_until
@@ -29,16 +29,7 @@ image = "{IMAGE}"
 least = 1
 most = 1
 """
-POLICY = f"""\
-[policy]
-endorsed = "optional"
-[[policy.allow]]
-who = ["*"]
-images = ["{IMAGE}"]
-[[policy.default]]
-who = ["queue:virt"]
-image = "{IMAGE}"
-"""
+POLICY = policy_of_queue("virt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

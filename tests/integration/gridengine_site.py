@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gridengine import QUEUE, Cell, cell_of
-from tests.integration.host import IMAGE, Host, host_of
+from tests.integration.host import IMAGE, Host, host_of, policy_of_queue
 from tests.integration.people import Someone, somebody
 from tests.integration.slurm import home_with_policy
 from tests.integration.waiting import wait_until
@@ -22,16 +22,7 @@ image = "{IMAGE}"
 least = 2
 most = 2
 """
-POLICY = f"""\
-[policy]
-endorsed = "optional"
-[[policy.allow]]
-who = ["*"]
-images = ["{IMAGE}"]
-[[policy.default]]
-who = ["queue:{QUEUE}"]
-image = "{IMAGE}"
-"""
+POLICY = policy_of_queue(QUEUE)
 VM = ("-l", f"vm_image={IMAGE}")
 
 

@@ -313,6 +313,20 @@ class Host:
         assert left == ([], []), (left, self.log.read_text())
 
 
+def policy_of_queue(queue: str) -> str:
+    """Give a policy by which everybody may have the image, and the jobs of a queue do."""
+    return f"""\
+[policy]
+endorsed = "optional"
+[[policy.allow]]
+who = ["*"]
+images = ["{IMAGE}"]
+[[policy.default]]
+who = ["queue:{queue}"]
+image = "{IMAGE}"
+"""
+
+
 @contextlib.contextmanager
 def acting_as(user: User) -> Iterator[None]:
     """Be another user as far as the kernel tells those whom this process connects to."""

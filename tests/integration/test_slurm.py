@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.faults import qemus_of
-from tests.integration.host import IMAGE, MARKS, host_of
+from tests.integration.host import IMAGE, MARKS, host_of, policy_of_queue
 from tests.integration.slurm import NODES, TOOLS, Slurm, home_with_policy, mayfly, slurm_of
 from tests.integration.waiting import wait_until
 
@@ -24,16 +24,7 @@ pytestmark = [
 VM = f"--vm-image={IMAGE}"
 MEMORY = "--mem=640"
 CGROUPS = Path("/sys/fs/cgroup/memory/cgroup.procs").exists()
-POLICY = f"""\
-[policy]
-endorsed = "optional"
-[[policy.allow]]
-who = ["*"]
-images = ["{IMAGE}"]
-[[policy.default]]
-who = ["queue:virt"]
-image = "{IMAGE}"
-"""
+POLICY = policy_of_queue("virt")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -40,11 +41,14 @@ def serve(app: FastAPI, reconciler: Reconciler, sockets: list[socket.socket]) ->
 
 
 def config_of(app: FastAPI) -> uvicorn.Config:
-    """Give how an application is served."""
+    """Give how the site's application is served."""
+    return plain_config(app, http=PeerHttp, ws=PeerSocket, h11_max_incomplete_event_size=65_536)
+
+
+def plain_config(app: Any, **more: Any) -> uvicorn.Config:
+    """Give how an application of ours is served; ``more``: what uvicorn is to do besides."""
     return uvicorn.Config(
         app,
-        http=PeerHttp,
-        ws=PeerSocket,
         loop="asyncio",
         lifespan="off",
         log_config=None,
@@ -52,7 +56,7 @@ def config_of(app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=65_536,
+        **more,
     )
 
 

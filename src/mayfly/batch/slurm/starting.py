@@ -43,7 +43,7 @@ def start_task(words: Sequence[str], environ: Mapping[str, str], settings: Batch
             hint=error.hint,
         )
     payload = payload_of(argv0, words, environ)
-    ended = start(ticket, payload, settings, say, waits=lambda why: _show_wait(ticket.job, why))
+    ended = start(ticket, payload, settings, say, waits=lambda why: _explain(ticket.job, why))
     for line in outcome_lines(ended):
         say(line)
     if ended.fault in (Fault.MAYFLY, Fault.SITE):
@@ -78,8 +78,7 @@ def _try_again(
         # Its end is none of ours: it was cancelled, or its time is over.
         return
     job = ticket.job
-    reason = f"{OURS}{ended.outcome.reason}".replace("\n", " ")[:COMMENT_LONGEST]
-    _explain(job, reason)
+    _explain(job, ended.outcome.reason)
     elsewhere = _others(environ)
     # Slurm ends this step as soon as it has taken the job back.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -98,29 +97,25 @@ def _explain(job: str, reason: str) -> None:
 
     What root has for that, ``AdminComment``, users cannot change.
     """
-    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%k"]
-    try:
-        own = run(argv, timeout_s=CONTROL_LIMIT_S).text().strip()
-    except Failed as error:
-        say(error.message)
-        return
-    if own in ("", "(null)") or own.startswith(OURS):
-        _update(job, f"comment={reason}")
+    own = _asked(job, "%k")
+    if own is not None and (own in ("", "(null)") or own.startswith(OURS)):
+        words = f"{OURS}{reason}".replace("\n", " ")[:COMMENT_LONGEST]
+        _update(job, f"comment={words}")
 
 
 def _is_wanted(job: str) -> bool:
     """Tell whether the job is to run, as far as Slurm is concerned."""
-    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
+    return _asked(job, "%T") == "RUNNING"
+
+
+def _asked(job: str, what: str) -> str | None:
+    """Ask squeue one thing of a job; None, and said, when it does not tell."""
+    argv = ["squeue", "--noheader", "--states=all", f"--jobs={job}", f"--format={what}"]
     try:
-        return run(argv, timeout_s=CONTROL_LIMIT_S).text().strip() == "RUNNING"
+        return run(argv, timeout_s=CONTROL_LIMIT_S).text().strip()
     except Failed as error:
         say(error.message)
-        return False
-
-
-def _show_wait(job: str, reason: str) -> None:
-    """Have Slurm show why the job has no machine yet, unless its user has a comment there."""
-    _explain(job, f"{OURS}{reason}".replace("\n", " ")[:COMMENT_LONGEST])
+        return None
 
 
 def _others(environ: Mapping[str, str]) -> bool:

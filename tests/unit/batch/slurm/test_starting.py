@@ -11,7 +11,7 @@ import pytest
 
 from mayfly.batch.job import TICKET_VARIABLE, Fault, Ticket, write_ticket
 from mayfly.batch.settings import BatchSettings
-from mayfly.batch.slurm.starting import _show_wait, payload_of, start_task
+from mayfly.batch.slurm.starting import _explain, payload_of, start_task
 
 LOST = Ticket(
     system="slurm",
@@ -123,7 +123,7 @@ def test_a_script_is_told_from_a_program(tmp_path: Path) -> None:
 
 def test_slurm_shows_why_a_job_waits(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMENT", "")
-    _show_wait("17", "booting el9\nonce")
+    _explain("17", "booting el9\nonce")
     assert log.read_text().splitlines()[-1] == (
         "scontrol update jobid=17 comment=mayfly: booting el9 once"
     )
@@ -131,5 +131,5 @@ def test_slurm_shows_why_a_job_waits(log: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_comment_of_the_users_stays(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMENT", "mine")
-    _show_wait("17", "booting el9 once")
+    _explain("17", "booting el9 once")
     assert "scontrol" not in log.read_text()
